@@ -1,0 +1,179 @@
+"""A lot of virtual chips that all run one network: a module whose output has a leading chip axis."""
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree
+
+from mho.chips.compensation import drift_gains
+from mho.chips.substrate import OnChip, chip_seed, fabricate_array
+from mho.crossbar.array import Array
+from mho.errors import ConversionError, InputError
+from mho.hardware.spec import Hardware
+from mho.nn.site import BOUND, Site, analog_layers
+from mho.units import duration_text, seconds
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+Statistics = dict[str, tuple[Tensor, Tensor]]
+
+
+def fabricate(
+    model: nn.Module,
+    chips: int = 25,
+    seed: int = 0,
+    *,
+    age: float | str | None = None,
+    hardware: Hardware | Callable[[Hardware], Hardware] | None = None,
+) -> "Chips":
+    """Program a converted network on ``chips`` virtual chips.
+
+    Returns a module: input as for ``model``, output with a leading chip axis, [chips, batch, ...]. A
+    chip depends on ``seed``, its number and the parameters' names alone, not on how many chips there
+    are, the batch size, tiles, dtype or device. ``age``: seconds or text ("1 day") after programming;
+    ``None``: the description's ``environment.t_s``. ``hardware``: evaluate under another description
+    (or a change of each layer's own) than the network was converted for.
+
+    Raises :class:`ConversionError` for a network without analog layers.
+    """
+    if isinstance(chips, bool) or not isinstance(chips, int) or chips < 1:
+        raise InputError(f"fabricate: chips = {chips!r}: must be a whole number of at least 1.")
+    if next(analog_layers(model), None) is None:
+        raise ConversionError(
+            f"fabricate: {type(model).__name__} has no analog layer. Way out: mho.convert(model, hardware) first."
+        )
+    change = hardware if callable(hardware) else (lambda hw: hw if hardware is None else hardware)
+    return Chips(_lot_copy(model, change), tuple(chip_seed(seed, i) for i in range(chips)), age)
+
+
+def _lot_copy(model: nn.Module, change: Callable[[Hardware], Hardware]) -> nn.Module:
+    """A copy in eval mode without the hooks of training, every site under its evaluated description."""
+    twin = copy.deepcopy(model).eval().requires_grad_(False)
+    twin._forward_pre_hooks.clear()
+    twin._forward_hooks.clear()
+    twin._forward_hooks_always_called.clear()
+    for _, layer in analog_layers(twin):
+        layer.sites = {key: replace(site, hw=change(site.hw)) for key, site in layer.sites.items()}
+    return twin
+
+
+@final
+class Chips(nn.Module):
+    """Made by :func:`fabricate`. A chip does not train: its network is always in eval mode."""
+
+    def __init__(self, model: nn.Module, seeds: tuple[int, ...], age: float | str | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.seeds = seeds
+        self.t_s: float | None = None if age is None else seconds(age)
+        self._statistics: tuple[Statistics, ...] | None = None
+        self.substrate = OnChip(seeds, self._program(self.t_s))
+        for _, layer in analog_layers(model):
+            layer.substrate = self.substrate
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def train(self, mode: bool = True) -> "Chips":
+        """Keeps the network in eval mode whatever ``mode``."""
+        self.training = False
+        return self
+
+    def extra_repr(self) -> str:
+        return f"chips={len(self)}, age={'as described' if self.t_s is None else duration_text(self.t_s)}"
+
+    def _sites(self) -> dict[str, tuple[Site, Tensor, Tensor | None]]:
+        return {
+            site.name: (site, getattr(layer, key), getattr(layer, key + BOUND, None))
+            for _, layer in analog_layers(self.model)
+            for key, site in layer.sites.items()
+        }
+
+    def _program(self, t_s: float | None) -> dict[str, tuple[Array, ...]]:
+        return {
+            name: tuple(
+                fabricate_array(site, weight, bound, seed, site.hw.environment.t_s if t_s is None else t_s)
+                for seed in self.seeds
+            )
+            for name, (site, weight, bound) in self._sites().items()
+        }
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The network's output on every chip, stacked along a new first axis."""
+        self.substrate.pass_number += 1
+        outputs = [self.run(chip, *args, **kwargs) for chip in range(len(self))]
+        return _pytree.tree_map(lambda *leaves: torch.stack(leaves), *outputs)
+
+    def run(self, chip: int, *args: Any, **kwargs: Any) -> Any:
+        """The network's output on one chip."""
+        self._select(chip)
+        return self.model(*args, **kwargs)
+
+    def _select(self, chip: int) -> None:
+        self.substrate.select(chip)
+        if self._statistics is not None:
+            for name, (mean, var) in self._statistics[chip].items():
+                norm = self.model.get_submodule(name)
+                norm.running_mean.copy_(mean)  # type: ignore[operator, union-attr]  # a batch norm's buffers
+                norm.running_var.copy_(var)  # type: ignore[operator, union-attr]
+
+    def _variant(self, t_s: float | None) -> "Chips":
+        twin = Chips(copy.deepcopy(self.model), self.seeds, t_s)
+        twin.substrate.gains = self.substrate.gains
+        twin._statistics = self._statistics
+        return twin
+
+    def aged(self, age: float | str) -> "Chips":
+        """The same chips at another age (seconds or text after programming).
+
+        A sample path: aging to t1 and then to t2 is aging to t2. Compensation and batch-norm
+        statistics are kept as they were measured.
+        """
+        return self._variant(seconds(age))
+
+    def compensated(self, *, vectors: int = 64, seed: int = 0) -> "Chips":
+        """The same chips with global drift compensation measured now: one digital gain a layer and chip.
+
+        gain = sum|y(0)| / sum|y(t)| over ``vectors`` probe inputs that drive every row, read with the
+        chip's own read noise (Joshi et al., Nat. Commun. 11, 2473, 2020).
+        """
+        twin = self._variant(self.t_s)
+        twin.substrate.gains = drift_gains(self._sites(), self.substrate.arrays, self._program(0.0), vectors, seed)
+        return twin
+
+    @torch.no_grad()
+    def recalibrated(self, batches: Iterable, *, count: int = 10) -> "Chips":
+        """The same chips with batch-norm statistics re-estimated on each chip from ``count`` batches.
+
+        Unlabelled inputs; never test data unless you say so in your report. Raises
+        :class:`InputError` where the network has no batch norm.
+        """
+        twin = self._variant(self.t_s)
+        norms = {n: m for n, m in twin.model.named_modules() if isinstance(m, NORMS) and m.track_running_stats}
+        if not norms:
+            raise InputError("recalibrated: the network has no batch norm with running statistics to re-estimate.")
+        inputs = []
+        for batch in batches:
+            inputs.append(batch[0] if isinstance(batch, (tuple, list)) else batch)
+            if len(inputs) == count:
+                break
+        if not inputs:
+            raise InputError("recalibrated: there was no batch. Way out: give at least one batch of inputs.")
+        found: list[Statistics] = []
+        for chip in range(len(twin)):
+            twin._select(chip)
+            momenta = {n: m.momentum for n, m in norms.items()}
+            for m in norms.values():
+                m.reset_running_stats()
+                m.momentum = None
+                m.training = True
+            for x in inputs:
+                twin.model(x)
+            for name, m in norms.items():
+                m.training, m.momentum = False, momenta[name]
+            found.append({n: (m.running_mean.clone(), m.running_var.clone()) for n, m in norms.items()})  # type: ignore[union-attr]
+        twin._statistics = tuple(found)
+        return twin

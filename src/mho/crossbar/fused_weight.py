@@ -1,0 +1,46 @@
+"""Additive noise on a weight in one pass over memory."""
+
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from mho.crossbar import kernels
+from mho.crossbar.noise import Counter, Draw, as_tensor
+
+
+def eager_cpu(*tensors: Tensor) -> bool:
+    """Whether the fused CPU kernels may stand in: plain float32 CPU tensors outside any tracing."""
+    return (
+        not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+        and not torch.is_autocast_enabled("cpu")
+        and all(t.dtype == torch.float32 and t.device.type == "cpu" and _is_plain(t) for t in tensors)
+        and kernels.available()
+    )
+
+
+def _is_plain(t: Tensor) -> bool:
+    """No tensor subclass (fake, distributed, tracing): there is memory behind ``data_ptr``."""
+    return type(t) in (Tensor, torch.nn.Parameter)
+
+
+def add_noise(w: Tensor, sigma: Tensor, draw: Draw) -> Tensor:
+    """w + sigma * n with n the normals of ``draw`` ([1, *w.shape] or a counter); gradient exact in w.
+
+    ``sigma``: 0-d or broadcastable to w, detached from w's graph.
+    """
+    if isinstance(draw, Counter) and sigma.dim() == 0 and eager_cpu(w) and w.is_contiguous():
+        return _AddNoise.apply(w, float(sigma) * draw.scale, draw.seed)  # type: ignore[no-any-return]
+    return w + sigma * as_tensor(draw, (1, *w.shape), w)[0]
+
+
+@final
+class _AddNoise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, w: Tensor, sigma: float, seed: int) -> Tensor:
+        return kernels.add_normal(w, sigma, seed)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return grads[0], None, None

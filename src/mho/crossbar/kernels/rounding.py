@@ -1,0 +1,170 @@
+"""Converters: the statistics of a tensor and its quantised copy in one pass; noise and an ADC in place."""
+
+import ctypes
+import math
+
+import torch
+
+from mho.crossbar.kernels import reference
+from mho.crossbar.kernels.layout import check_same_layout, check_seed, check_sigma, check_tensor, flat, written
+from mho.crossbar.kernels.native import native
+from mho.crossbar.kernels.reference import Readout
+from mho.errors import InputError
+
+_Stats = ctypes.c_double * 3
+
+
+def absmax_sumsq(x: torch.Tensor) -> tuple[float, float]:
+    """``(max |x|, sum of x^2)`` in one pass; (0, 0) for an empty tensor.
+
+    The sum is accumulated in double. NaN anywhere gives (nan, nan); an infinity gives (inf, inf).
+    Raises :class:`mho.errors.InputError` unless ``x`` is a dense float32 CPU tensor.
+    """
+    check_tensor("x", x)
+    kernels = native()
+    if kernels.library is None:
+        return reference.absmax_sumsq(flat(x.detach()))
+    stats = _Stats()
+    kernels.library.mho_absmax_sumsq(x.data_ptr(), x.numel(), stats, kernels.parallel, torch.get_num_threads())
+    return stats[0], stats[1]
+
+
+def scales(r: float, levels: float) -> tuple[float, float]:
+    """``(levels / r, r / levels)`` rounded to float32; (1, 1) where nothing is rounded (levels = 0 or r = inf).
+
+    Raises :class:`mho.errors.InputError` for a range or a number of levels that has no finite scale in float32.
+    """
+    rounded = ctypes.c_float(r).value
+    if not 0 < rounded or (rounded == math.inf) != (r == math.inf) or not 0 <= levels < math.inf:
+        raise InputError(
+            f"mho.crossbar.kernels: range {r} must be positive (in float32) and levels {levels} finite and >= 0"
+        )
+    if levels == 0 or r == math.inf:
+        return 1.0, 1.0
+    up, down = ctypes.c_float(levels / r).value, ctypes.c_float(r / levels).value
+    if not (0 < up < math.inf and 0 < down < math.inf):
+        raise InputError(
+            f"mho.crossbar.kernels: range {r} over {levels} levels is beyond float32; rescale the tensor first"
+        )
+    return up, down
+
+
+def quantize(x: torch.Tensor, r: float, levels: float, out: torch.Tensor) -> tuple[float, float]:
+    """``out = (r / levels) rint(clamp(x levels / r, -levels, levels))``; returns :func:`absmax_sumsq` of ``x``.
+
+    Bit for bit ``torch.round((x * (levels / r)).clamp(-levels, levels)) * (r / levels)``: halves go to even, the two
+    scales are rounded to float32, NaN stays NaN. ``levels = 0``: no rounding, ``out = clamp(x, -r, r)``. ``out`` may
+    be ``x``. ``x``, ``out``: dense float32 CPU tensors of one shape and layout; 0 < r < inf; levels >= 0.
+
+    Raises :class:`mho.errors.InputError` for other tensors, ranges or levels.
+    """
+    check_tensor("x", x)
+    check_tensor("out", out)
+    check_same_layout("x", x, "out", out)
+    up, down = scales(r, levels)
+    if r == math.inf:
+        raise InputError("mho.crossbar.kernels.quantize: the range must be finite; use absmax_sumsq for no quantiser")
+    kernels = native()
+    if kernels.library is None:
+        values = flat(x.detach())
+        result = reference.absmax_sumsq(values)
+        flat(out.detach()).copy_(reference.quantize(values, r, levels))
+        return result
+    stats = _Stats()
+    kernels.library.mho_quantize(
+        x.data_ptr(),
+        out.data_ptr(),
+        x.numel(),
+        r,
+        up,
+        down,
+        levels,
+        stats,
+        kernels.parallel,
+        torch.get_num_threads(),
+    )
+    written(out)
+    return stats[0], stats[1]
+
+
+def map_shape(numel: int, sigma_map: torch.Tensor, shape: tuple[int, int, int] | None) -> tuple[int, int, int]:
+    """``(A, O, P)`` of ``numel`` elements: as given, or from a map [A, P] or [A] (P = 1)."""
+    check_tensor("sigma_map", sigma_map)
+    if not sigma_map.is_contiguous() or (shape is None and sigma_map.dim() not in (1, 2)):
+        raise InputError(
+            f"mho.crossbar.kernels.adc_: sigma_map of shape {tuple(sigma_map.shape)} must be a contiguous [A, P] or [A], "
+            f"or contiguous with shape=(A, O, P)"
+        )
+    if shape is None:
+        inner = sigma_map.shape[1] if sigma_map.dim() == 2 else 1
+        shape = (sigma_map.shape[0], numel // max(sigma_map.numel(), 1), inner)
+    a, o, p = shape
+    if a * o * p != numel or (numel and a * p != sigma_map.numel()):
+        raise InputError(
+            f"mho.crossbar.kernels.adc_: y of {numel} elements and sigma_map {tuple(sigma_map.shape)} do not fit "
+            f"[A, O, P] = {list(shape)} and [A, P]; in memory y must be [A, O, P]"
+        )
+    return shape
+
+
+def adc_(
+    y: torch.Tensor,
+    sigma: float,
+    seed: int,
+    r: float,
+    levels: float,
+    *,
+    shape: tuple[int, int, int] | None = None,
+    sigma_map: torch.Tensor | None = None,
+    mask: torch.Tensor | None = None,
+) -> Readout:
+    """In place ``v = y + s z; y = quantize(v, r, levels)``: read noise and an ADC in one pass.
+
+    z are the numbers of :func:`normal_`; ``s = sigma``, or ``sqrt(sigma^2 + sigma_map^2)`` with ``sigma_map`` [A, P]
+    for ``y`` lying in memory as [A, O, P] (channels first: A = batch, P = pixels; rows or channels last: P = 1, and
+    [A] will do). ``shape`` says (A, O, P) where the shape of the map does not. ``r = inf``: no converter, noise only. ``sigma = 0`` and no map: no noise. ``levels = 0``: clamp only.
+    ``mask``, if given (uint8 or bool, of the shape and layout of ``y``), gets 1 where |v| <= r: there the gradient passes.
+
+    Returns ``Readout(absmax, sumsq, clipped)`` of v, the values before the converter; ``clipped`` counts the elements
+    with mask 0 (beyond the range, or NaN). Raises :class:`mho.errors.InputError` for tensors, seeds or numbers
+    outside these.
+    """
+    check_tensor("y", y)
+    check_seed(seed)
+    check_sigma(sigma)
+    up, down = scales(r, levels)
+    view = (1, y.numel(), 1) if sigma_map is None else map_shape(y.numel(), sigma_map, shape)
+    if mask is not None:
+        check_tensor("mask", mask, (torch.uint8, torch.bool))
+        check_same_layout("y", y, "mask", mask)
+    kernels = native()
+    if kernels.library is None:
+        values = flat(y.detach())
+        v, readout = reference.adc(values.view(view), sigma, seed, r, sigma_map)
+        v = v.view(-1)
+        if mask is not None:
+            flat(mask).copy_(v.abs() <= ctypes.c_float(r).value)
+        values.copy_(reference.quantize(v, r, levels))
+        return readout
+    stats = _Stats()
+    kernels.library.mho_adc(
+        y.data_ptr(),
+        None if sigma_map is None else sigma_map.data_ptr(),
+        None if mask is None else mask.data_ptr(),
+        y.numel(),
+        max(view[1], 1),
+        max(view[2], 1),
+        sigma,
+        seed,
+        r,
+        up,
+        down,
+        levels,
+        stats,
+        kernels.parallel,
+        torch.get_num_threads(),
+    )
+    written(y)
+    if mask is not None:
+        written(mask)
+    return Readout(stats[0], stats[1], int(stats[2]))

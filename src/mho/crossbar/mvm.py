@@ -1,0 +1,204 @@
+"""The one operator to which every layer lowers: converters, array, neuron, digital sum of tiles.
+
+    x --DAC--> x_q --array, one part a tile and slice--> a_p --fresh noise, neuron, ADC--> y_p
+    y = sum_p factor_p y_p + bias          (digital)
+
+``mvm`` is pure: what is random comes in as :class:`Noise` and :class:`Array`. It is plain torch and is
+the semantics of the package; ``crossbar.fused`` computes the same with fewer passes over memory.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mho.crossbar.array import Array, slice_factors
+from mho.crossbar.noise import Draw, Noise, parts_as_tensor
+from mho.crossbar.reverse import output_sigma, reversible
+from mho.crossbar.ops import Op
+from mho.hardware.spec import Hardware
+from mho.physics import converters, neuron
+
+
+class Observed(NamedTuple):
+    """What the converters saw: candidates for their ranges, 0-d tensors (detached)."""
+
+    input_range: Tensor
+    adc_range: Tensor
+
+
+def wanted_range(x: Tensor, sigmas: float | None) -> Tensor:
+    """The converter range that fits ``x``: max|x|, or ``sigmas`` times its root mean square (detached).
+
+    An empty ``x`` asks for a range of 0, that is, for none.
+    """
+    x = x.detach()
+    if x.numel() == 0:
+        return x.new_zeros((), dtype=torch.float32)
+    if sigmas is None:
+        return x.abs().amax().float()
+    return sigmas * x.float().square().mean().sqrt()
+
+
+def needs_input_range(hw: Hardware) -> bool:
+    """Whether anything depends on what input is full scale (a DAC, or the read voltage)."""
+    return hw.dac is not None or hw.readout.thermal or hw.readout.fano > 0
+
+
+def needs_adc_range(hw: Hardware) -> bool:
+    """Whether anything depends on what output is full scale."""
+    return hw.adc is not None or hw.neuron is not None
+
+
+def has_fresh_noise(hw: Hardware, array: Array) -> bool:
+    """Whether one MVM draws anything."""
+    return (
+        array.read_var is not None
+        or array.thermal_var is not None
+        or array.shot_weight is not None
+        or output_sigma(hw) > 0
+    )
+
+
+def is_plain(hw: Hardware, op: Op) -> bool:
+    """Whether an MVM without noise is exactly one digital product (ideal periphery, one tile)."""
+    return (
+        hw.dac is None
+        and hw.adc is None
+        and hw.neuron is None
+        and hw.mapping.slices == 1
+        and len(op.blocks(hw.tile.rows)) == 1
+    )
+
+
+def mvm(
+    x: Tensor,
+    array: Array,
+    op: Op,
+    hw: Hardware,
+    noise: Noise,
+    *,
+    input_range: Tensor,
+    adc_range: Tensor,
+    bias: Tensor | None = None,
+    reverse: Draw | None = None,
+) -> tuple[Tensor, Observed]:
+    """One noisy matrix-vector product for each input vector.
+
+    ``x``: as the digital operation takes it; ``array``: from :func:`program`; ``noise.fresh``:
+    normals [parts, *output.shape] or ``None`` for a noiseless read; ``input_range``, ``adc_range``:
+    0-d, full scale of the converters in units of x and of the output; a range of 0 means "not yet
+    known" and is replaced by what this batch asks for; ``reverse``: draws of a noisy backward pass
+    (``None``: the backward pass is ideal).
+
+    Returns the output and what the converters observed.
+    """
+    observed_in = wanted_range(x, None if hw.dac is None else hw.dac.range_sigma) if needs_input_range(hw) else None
+    r_in = input_range if observed_in is None else torch.where(input_range > 0, input_range, observed_in)
+    x_q = _drive(x, hw, r_in.to(x.dtype))
+    # The gain error of a row's DAC scales its whole row, and is applied to the weights.
+    weights = array.weights if array.dac_gain is None else tuple(_row_gain(w, array, hw) for w in array.weights)
+
+    blocks = op.blocks(hw.tile.rows)
+    if is_plain(hw, op) and noise.fresh is None and reverse is None:
+        return op.apply(x_q, weights[0], bias), Observed(r_in, adc_range)
+
+    pieces = [
+        op.apply(cut, w_cut, None) if reverse is None else reversible(cut, w_cut, op, hw, reverse)
+        for w in weights
+        for cut, w_cut in ((op.cut_input(x_q, b), op.cut_weight(w, b)) for b in blocks)
+    ]
+    a = pieces[0].unsqueeze(0) if len(pieces) == 1 else torch.stack(pieces)
+
+    need_adc = needs_adc_range(hw)
+    adc_sigmas = None if hw.adc is None else hw.adc.range_sigma
+    # A range that is not known yet cannot scale noise either: it is then taken before the noise.
+    r_out = torch.where(adc_range > 0, adc_range, wanted_range(a, adc_sigmas)) if need_adc else adc_range
+    if noise.fresh is not None:
+        xi = parts_as_tensor(noise.fresh, tuple(a.shape), a)
+        a = a + xi * _fresh_sigma(x_q, array, op, hw, r_in.to(a.dtype), r_out.to(a.dtype), blocks)
+    observed_out = wanted_range(a, adc_sigmas) if need_adc else adc_range
+    y = _read_out(a, array, op, hw, r_out.to(a.dtype))
+
+    factors = slice_factors(hw)
+    if y.shape[0] == 1:
+        total = y[0]
+    elif len(factors) == 1:
+        total = y.sum(0)
+    else:
+        scale = y.new_tensor(factors).repeat_interleave(len(blocks))
+        total = torch.tensordot(scale, y, dims=1)
+    if bias is not None:
+        total = total + op.over_columns(bias).to(total.dtype)
+    return total, Observed(r_in if observed_in is None else observed_in, observed_out)
+
+
+def _drive(x: Tensor, hw: Hardware, r: Tensor) -> Tensor:
+    """What the rows are driven with: rounded by the DAC and bent by its non-linearity."""
+    if hw.dac is None or hw.dac.bits is None:
+        return x
+    x_q = converters.quantize(x, r, hw.dac.bits)
+    return converters.inl(x_q, r, hw.dac.inl_lsb, hw.dac.bits) if hw.dac.inl_lsb else x_q
+
+
+def _row_gain(w: Tensor, array: Array, hw: Hardware) -> Tensor:
+    assert array.dac_gain is not None and hw.dac is not None
+    gain = 1 + hw.dac.gain_d2d * array.dac_gain.to(w)
+    return w * gain.reshape(w.shape[1:])
+
+
+def _fresh_sigma(
+    x: Tensor, array: Array, op: Op, hw: Hardware, r_in: Tensor, r_out: Tensor, blocks: tuple
+) -> Tensor:
+    """Standard deviation of every source of fresh noise together, broadcastable to [parts, *output]."""
+    periphery = output_sigma(hw)
+    total = (periphery * r_out) ** 2 if periphery else torch.zeros_like(r_out)
+    per_part: list[Tensor] = []
+    for k in range(len(array.weights)):
+        for b, block in enumerate(blocks):
+            cut = op.cut_input(x, block)
+            var = total
+            if array.read_var is not None:
+                read = array.read_var[k]
+                if read.dim() == 0:
+                    var = var + read.to(x.dtype) * op.row_norm2(cut)
+                elif read[0].numel() == 1:
+                    var = var + op.over_columns(read.reshape(-1)).to(x.dtype) * op.row_norm2(cut)
+                else:
+                    var = var + op.apply(cut.square(), op.cut_weight(read, block).to(x.dtype), None)
+            if array.shot_weight is not None:
+                shot = op.cut_weight(array.shot_weight[k], block).to(x.dtype)
+                var = var + r_in * op.apply(cut.abs(), shot, None)
+            if array.thermal_var is not None:
+                thermal_var = array.thermal_var[k * len(blocks) + b].to(x.dtype)
+                var = var + r_in.square() * op.over_columns(thermal_var)
+            per_part.append(var)
+    # The square root has no finite slope at zero (a silent input has no read noise at all).
+    roots = [torch.where(v > 0, v, torch.ones_like(v)).sqrt() * (v > 0) for v in per_part]
+    return roots[0].unsqueeze(0) if len(roots) == 1 else torch.stack(torch.broadcast_tensors(*roots))
+
+
+def _read_out(a: Tensor, array: Array, op: Op, hw: Hardware, r: Tensor) -> Tensor:
+    """Neuron, then the errors of the ADC, then its rounding, part by part: [parts, *output]."""
+
+    def per_part(values: Tensor) -> Tensor:
+        return torch.stack([op.over_columns(v) for v in values.to(a.dtype)]).reshape(
+            values.shape[0], *([1] * (a.dim() - 1 - op.over_columns(values[0]).dim())), *op.over_columns(values[0]).shape
+        )
+
+    if hw.neuron is not None:
+        gain = None if array.neuron_gain is None else per_part(array.neuron_gain)
+        offset = None if array.neuron_offset is None else per_part(array.neuron_offset)
+        a = neuron.transfer(a / r, hw.neuron, gain, offset) * r
+    if hw.adc is None:
+        return a
+    if array.adc_gain is not None:
+        a = a * (1 + hw.adc.gain_d2d * per_part(array.adc_gain))
+    if hw.adc.bits is None:
+        return a
+    lsb = r / converters.levels(hw.adc.bits)
+    if array.adc_offset is not None:
+        a = a + (hw.adc.offset_d2d_lsb * lsb) * per_part(array.adc_offset)
+    if hw.adc.inl_lsb:
+        a = converters.inl(a, r, hw.adc.inl_lsb, hw.adc.bits)
+    return converters.quantize(a, r, hw.adc.bits)

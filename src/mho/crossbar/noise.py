@@ -1,0 +1,144 @@
+"""Sampling, kept apart from arithmetic: everything random that an MVM uses is drawn here.
+
+A draw is either a tensor of standard normals or a :class:`Counter`, a promise of one: the seed of a
+counter-based stream that a fused kernel turns into normals in registers. Both mean the same law,
+and :func:`materialize` turns the second into the first.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mho.crossbar import kernels
+from mho.crossbar.ops import Op
+from mho.hardware.spec import Hardware
+from mho.physics.cells import static_draws
+
+class Counter(NamedTuple):
+    """``scale`` times standard normals to be: element i depends on (seed, i) alone."""
+
+    seed: int
+    scale: float = 1.0
+
+
+Draw = Tensor | Counter
+Source = Callable[[tuple[int, ...], str], Draw]
+"""``source(shape, label)``: standard normals of ``shape``; the label names what they are for."""
+
+
+class StaticDraws(NamedTuple):
+    """What one chip got from its fabrication and programming. ``None``: nothing random there.
+
+    ``programming``, ``aging``: standard normals, [cells a weight, *weight.shape]; ``stuck``: uniforms
+    of the same shape; ``dead_rows`` [rows], ``dead_cols`` [columns]: uniforms; ``dac_gain`` [rows],
+    ``adc_gain``, ``adc_offset``, ``neuron_gain``, ``neuron_offset`` [parts, columns]: normals, where a
+    part is one tile (in rows) of one bit slice.
+    """
+
+    programming: Draw | None = None
+    aging: Draw | None = None
+    stuck: Tensor | None = None
+    dead_rows: Tensor | None = None
+    dead_cols: Tensor | None = None
+    dac_gain: Tensor | None = None
+    adc_gain: Tensor | None = None
+    adc_offset: Tensor | None = None
+    neuron_gain: Tensor | None = None
+    neuron_offset: Tensor | None = None
+
+
+class Noise(NamedTuple):
+    """Fresh noise of one MVM: one standard normal an output of each part, [parts, *output.shape]."""
+
+    fresh: Draw | None = None
+
+
+def cells_per_weight(hw: Hardware) -> int:
+    """Physical cells that hold one weight: polarities times bit slices."""
+    return (2 if hw.mapping.scheme == "differential" else 1) * hw.mapping.slices
+
+
+def parts(op: Op, hw: Hardware) -> int:
+    """Separately converted partial sums of one output: row tiles times bit slices."""
+    return len(op.blocks(hw.tile.rows)) * hw.mapping.slices
+
+
+def draw_static(op: Op, hw: Hardware, weight_shape: torch.Size, source: Source, scale: float = 1.0) -> StaticDraws | None:
+    """Draw one chip's static randomness for one weight of ``weight_shape``; ``None`` if there is none.
+
+    ``scale`` multiplies every deviation (not the share of faults).
+    """
+    needed = static_draws(hw.cell)
+    cells = (cells_per_weight(hw), *weight_shape)
+    columns, rows = weight_shape[0], op.rows
+    per_part = (parts(op, hw), columns)
+    faults, adc, dac, neuron = hw.faults, hw.adc, hw.dac, hw.neuron
+
+    def normal(wanted: object, shape: tuple[int, ...], label: str) -> Tensor | None:
+        return as_tensor(scaled(source(shape, label), scale), shape) if wanted else None
+
+    def uniform(wanted: object, shape: tuple[int, ...], label: str) -> Tensor | None:
+        # The normal law's own distribution function makes uniforms of normals, so that one kind of
+        # source serves both.
+        return torch.special.ndtr(as_tensor(source(shape, label), shape)) if wanted else None
+
+    draws = StaticDraws(
+        programming=scaled(source(cells, "programming"), scale) if "programming" in needed else None,
+        aging=scaled(source(cells, "aging"), scale) if "aging" in needed else None,
+        stuck=uniform(faults.stuck_on or faults.stuck_off, cells, "stuck"),
+        dead_rows=uniform(faults.dead_rows, (rows,), "dead_rows"),
+        dead_cols=uniform(faults.dead_cols, (columns,), "dead_cols"),
+        dac_gain=normal(dac is not None and dac.gain_d2d, (rows,), "dac_gain"),
+        adc_gain=normal(adc is not None and adc.gain_d2d, per_part, "adc_gain"),
+        adc_offset=normal(adc is not None and adc.offset_d2d_lsb, per_part, "adc_offset"),
+        neuron_gain=normal(neuron is not None and neuron.gain_d2d, per_part, "neuron_gain"),
+        neuron_offset=normal(neuron is not None and neuron.offset_d2d, per_part, "neuron_offset"),
+    )
+    return None if all(d is None for d in draws) else draws
+
+
+def draw_noise(has_fresh: bool, shape: tuple[int, ...], source: Source, scale: float = 1.0) -> Noise:
+    """Draw the fresh noise of one MVM: normals of ``shape`` = [parts, *output.shape], or nothing."""
+    return Noise(fresh=scaled(source(shape, "fresh"), scale) if has_fresh else None)
+
+
+def scaled(draw: Draw, scale: float) -> Draw:
+    """``scale`` times a draw."""
+    if scale == 1.0:
+        return draw
+    return draw * scale if isinstance(draw, Tensor) else Counter(draw.seed, draw.scale * scale)
+
+
+def part_seed(seed: int, part: int) -> int:
+    """The seed of one part (tile or slice) of an MVM: its noise does not depend on the other parts."""
+    return seed if part == 0 else (seed + part * 0x9E37_79B9_7F4A_7C15) & 0x7FFF_FFFF_FFFF_FFFF
+
+
+def as_tensor(draw: Draw, shape: tuple[int, ...], like: Tensor | None = None) -> Tensor:
+    """The normals of a draw, on the device and in the dtype of ``like`` (float32 on the CPU without).
+
+    A counter gives the same numbers that a fused kernel makes of its seed where the kernels are
+    available, a seeded torch generator's otherwise.
+    """
+    if isinstance(draw, Tensor):
+        return draw if like is None else draw.to(like)
+    device = torch.device("cpu") if like is None else like.device
+    if device.type == "cpu" and kernels.available():
+        out = kernels.normal_(torch.empty(shape, dtype=torch.float32), draw.seed)
+    else:
+        generator = torch.Generator(device).manual_seed(draw.seed)
+        out = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
+    if draw.scale != 1.0:
+        out = out * draw.scale
+    return out if like is None else out.to(like.dtype)
+
+
+def parts_as_tensor(draw: Draw, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Like :func:`as_tensor` for normals [parts, *output], each part from its own :func:`part_seed`."""
+    if isinstance(draw, Tensor):
+        return draw.to(like)
+    return torch.stack(
+        [as_tensor(Counter(part_seed(draw.seed, p), draw.scale), shape[1:], like) for p in range(shape[0])]
+    )

@@ -1,0 +1,49 @@
+"""Every error that mho raises on purpose. Each message names the module, the value and the way out."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class MhoError(Exception):
+    """Base of all errors of this package."""
+
+
+class HardwareError(MhoError, ValueError):
+    """A hardware description is impossible, unknown or misspelt."""
+
+
+class ConversionError(MhoError, TypeError):
+    """A network, or a part of one, cannot be put on analog hardware."""
+
+
+class InputError(MhoError, ValueError):
+    """A layer got a tensor of the wrong shape, dtype or content (NaN, infinity)."""
+
+
+class DataError(MhoError, OSError):
+    """A data file is missing, truncated or not what its checksum says."""
+
+
+class RecipeError(MhoError, ValueError):
+    """A recipe is misspelt or contradicts itself."""
+
+
+class CheckpointError(MhoError, OSError):
+    """A checkpoint or result cannot be written or read."""
+
+
+class TrainingError(MhoError, RuntimeError):
+    """Training cannot go on (for instance: only NaN batches)."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence with the names nearest to ``name``, for "unknown ..." errors.
+
+    >>> nearest("pcm-herms", ["pcm-hermes", "ideal"])
+    "Did you mean 'pcm-hermes'?"
+    """
+    names = sorted(known)
+    close = get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return f"Did you mean {' or '.join(repr(c) for c in close)}?"
+    return f"Known: {', '.join(names)}."

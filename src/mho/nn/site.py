@@ -1,0 +1,143 @@
+"""Where a parameter meets the hardware, and what may stand behind that place.
+
+A layer holds parameters and asks its substrate for products. It does not know whether the substrate
+is the surrogate of training, a virtual chip or a device.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mho.crossbar.ops import Op
+from mho.hardware.spec import Hardware
+
+RANGES = "_ranges"
+BOUND = "_bound"
+
+
+@dataclass(frozen=True)
+class Site:
+    """One weight matrix on analog hardware.
+
+    ``name``: the parameter's full name in the digital model, which with a chip's seed determines its
+    cells; ``backward``: whether the backward pass runs through an ideal or a noisy array.
+    """
+
+    name: str
+    op: Op
+    hw: Hardware
+    backward: Literal["ideal", "noisy"] = "ideal"
+    learned_ranges: bool = False
+    clip_sigma: float | None = None
+
+
+class Substrate(Protocol):
+    """What computes the products of a converted network."""
+
+    def mvm(
+        self,
+        site: Site,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        ranges: Tensor,
+        bound: Tensor | None,
+        training: bool,
+    ) -> Tensor:
+        """y = x W^T + bias as the hardware of ``site`` computes it."""
+        ...
+
+
+class AnalogLayer(nn.Module):
+    """What every converted layer has: its sites by parameter name, and the substrate they share."""
+
+    sites: dict[str, Site]
+    substrate: Substrate
+
+
+def attach(layer: AnalogLayer, parameter: str, site: Site) -> None:
+    """Put ``layer.<parameter>`` on hardware: register its site, converter ranges and bound.
+
+    The ranges [input, ADC] start at 0, "not known": a calibration or the first training batch sets
+    them. They are a buffer, or a parameter where they are learned. The bound is a buffer holding
+    clip_sigma * std(weight), fixed from now on: re-estimated at each step it would shrink for ever.
+    """
+    weight = getattr(layer, parameter)
+    unknown = torch.zeros(2, device=weight.device, dtype=torch.float32)
+    if site.learned_ranges:
+        layer.register_parameter(parameter + RANGES, nn.Parameter(unknown))
+    else:
+        layer.register_buffer(parameter + RANGES, unknown)
+    if site.clip_sigma is not None:
+        layer.register_buffer(parameter + BOUND, fixed_bound(weight, site))
+    layer.sites[parameter] = site
+    if len(layer.sites) == 1:
+        layer.register_load_state_dict_pre_hook(_digital_keys_suffice)
+
+
+def fixed_bound(weight: Tensor, site: Site) -> Tensor:
+    """clip_sigma standard deviations of the weight: 0-d, or [out] with one scale a column."""
+    assert site.clip_sigma is not None
+    w = weight.detach().float()
+    std = w.flatten(1).std(1) if site.hw.mapping.per_column else w.std()
+    return (site.clip_sigma * std).clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def _digital_keys_suffice(module: nn.Module, state_dict: dict, prefix: str, *_: object) -> None:
+    """A digital model's state dict loads into the converted one.
+
+    What only the analog layer has is then set anew: ranges to "not known" (they belonged to other
+    weights), the bound from the loaded weights.
+    """
+    assert isinstance(module, AnalogLayer)
+    for parameter, site in module.sites.items():
+        key = prefix + parameter
+        if key not in state_dict:
+            continue
+        if key + RANGES not in state_dict:
+            state_dict[key + RANGES] = torch.zeros_like(getattr(module, parameter + RANGES))
+        if site.clip_sigma is not None and key + BOUND not in state_dict:
+            state_dict[key + BOUND] = fixed_bound(state_dict[key], site)
+
+
+def product(layer: AnalogLayer, parameter: str, x: Tensor, bias: Tensor | None) -> Tensor:
+    """x times ``layer.<parameter>`` on whatever the layer's substrate is."""
+    return layer.substrate.mvm(
+        layer.sites[parameter],
+        x,
+        getattr(layer, parameter),
+        bias,
+        getattr(layer, parameter + RANGES),
+        getattr(layer, parameter + BOUND, None),
+        layer.training,
+    )
+
+
+def analog_layers(model: nn.Module) -> Iterator[tuple[str, AnalogLayer]]:
+    """Every converted layer of ``model`` with its name."""
+    for name, module in model.named_modules():
+        if isinstance(module, AnalogLayer):
+            yield name, module
+
+
+def bounded_parameters(model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs of a weight and its fixed bound."""
+    for _, layer in analog_layers(model):
+        for parameter, site in layer.sites.items():
+            if site.clip_sigma is not None:
+                yield getattr(layer, parameter), getattr(layer, parameter + BOUND)
+
+
+@torch.no_grad()
+def project_(model: nn.Module) -> None:
+    """Clamp each bounded weight to its bound, in place: what a conductance cannot hold is given up.
+
+    Called after an optimiser's step. Without it the forward pass clips all the same (and lets
+    gradients through), only the weights may then wander out of range. No-op on digital models.
+    """
+    for weight, bound in bounded_parameters(model):
+        limit = bound.reshape(-1, *([1] * (weight.dim() - 1))).to(weight.dtype) if bound.dim() else bound.to(weight.dtype)
+        weight.clamp_(-limit, limit)

@@ -1,0 +1,192 @@
+"""The substrate of training: a differentiable model of the hardware, a new chip at every step.
+
+Static noise is one draw a training step and parameter: every use of a weight within one step sees the
+same chip (recurrence, tied weights, activation checkpointing), the next step another. Fresh noise
+is drawn at each read. In eval mode nothing is random: converters, levels, wires and bounds act.
+"""
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from mho.crossbar import fused
+from mho.crossbar.array import Array, program
+from mho.crossbar.mvm import Observed, has_fresh_noise, mvm, needs_adc_range, needs_input_range
+from mho.crossbar.noise import Counter, Draw, Noise, StaticDraws, draw_noise, draw_static, parts
+from mho.crossbar.ops import output_shape
+from mho.errors import InputError
+from mho.hardware.spec import Hardware
+from mho.nn.site import Site
+from mho.rng import derive_seed
+
+RANGE_MOMENTUM = 0.05
+
+
+def is_traced() -> bool:
+    """Under torch.compile, torch.export or a functorch transform, where Python values do not exist."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
+def _version(weight: Tensor) -> int:
+    """Counts the in-place changes of a weight (an inference tensor has no counter)."""
+    return 0 if is_traced() or weight.is_inference() else weight._version
+
+
+def draw_seed() -> int:
+    """A seed from torch's default generator, so that torch.manual_seed fixes all noise."""
+    return int(torch.randint(0x7FFF_FFFF_FFFF_FFFF, ()).item())
+
+
+@final
+class Surrogate:
+    """Differentiable model of the hardware; shared by all layers of one converted network.
+
+    ``noise_scale`` multiplies every random term (over-regularisation > 1, ramps from 0);
+    ``calibrating``: observe ranges although not training; ``noise_in_eval``: random also in eval.
+    """
+
+    def __init__(self, *, noise_in_eval: bool = False) -> None:
+        self.noise_scale = 1.0
+        self.noise_in_eval = noise_in_eval
+        self.calibrating = 0
+        self.chip_seed: int | None = None
+        self._ranges_of_step: dict[str, tuple[tuple[int | None, int], Tensor]] = {}
+
+    def new_chip(self) -> None:
+        """Forget the chip of the last step; called before each forward pass of the whole network."""
+        self.chip_seed = draw_seed()
+
+    def mvm(
+        self,
+        site: Site,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        ranges: Tensor,
+        bound: Tensor | None,
+        training: bool,
+    ) -> Tensor:
+        """One product on a chip drawn from the description of ``site``."""
+        hw, traced = site.hw, is_traced()
+        noisy = (training or self.noise_in_eval) and self.noise_scale > 0
+        observing = training or self.calibrating > 0
+        if not traced and not observing:
+            refuse_unknown_ranges(site, ranges)
+        step = _version(weight)
+        draws = self._static(site, weight, step, traced) if noisy else None
+        array = program(weight, site.op, hw, draws, t_s=hw.environment.t_s, bound=bound, exact_wires=False)
+        if not noisy:
+            array = array._replace(read_var=None, thermal_var=None, shot_weight=None)
+        used = self._frozen_ranges(site, ranges, step) if training and not traced else ranges
+        y, observed = fused.product(
+            x,
+            array,
+            site.op,
+            hw,
+            self._fresh(site, array, x, traced) if noisy else Noise(),
+            used,
+            bias,
+            learned=site.learned_ranges,
+            reverse=self._reverse(x, traced) if noisy and site.backward == "noisy" else None,
+        )
+        # A second forward pass inside the backward pass (activation checkpointing) has been seen.
+        if observing and torch._C._current_graph_task_id() == -1:
+            self._observe(site, ranges, observed, traced, weight)
+        return y
+
+    def _frozen_ranges(self, site: Site, ranges: Tensor, step: int) -> Tensor:
+        """The ranges at the first use in this step: all uses, repeated ones too, quantise alike."""
+        if site.learned_ranges:
+            return ranges
+        key = (self.chip_seed, step)
+        kept = self._ranges_of_step.get(site.name)
+        if kept is None or kept[0] != key:
+            kept = (key, ranges.clone())
+            self._ranges_of_step[site.name] = kept
+        return kept[1]
+
+    def _reverse(self, x: Tensor, traced: bool) -> Draw:
+        return self.noise_scale * torch.randn_like(x) if traced else Counter(draw_seed(), self.noise_scale)
+
+    def _static(self, site: Site, weight: Tensor, step: int, traced: bool) -> StaticDraws | None:
+        # The version changes with each step of an optimiser, so that a new step is a new chip even
+        # where the network's own forward is not what is called.
+        chip = 0 if self.chip_seed is None else self.chip_seed
+
+        def source(shape: tuple[int, ...], label: str) -> Draw:
+            if traced:  # a compiled graph holds no generator and no seed: torch's own functional noise
+                return torch.randn(shape, device=weight.device)
+            return Counter(derive_seed(chip, site.name, step, label))
+
+        return draw_static(site.op, site.hw, weight.shape, source, self.noise_scale)
+
+    def _fresh(self, site: Site, array: Array, x: Tensor, traced: bool) -> Noise:
+        def source(shape: tuple[int, ...], _: str) -> Draw:
+            return torch.randn(shape, device=x.device, dtype=x.dtype) if traced else Counter(draw_seed())
+
+        shape = (parts(site.op, site.hw), *output_shape(site.op, x))
+        return draw_noise(has_fresh_noise(site.hw, array), shape, source, self.noise_scale)
+
+    def _observe(self, site: Site, ranges: Tensor, observed: Observed, traced: bool, weight: Tensor) -> None:
+        """Move the ranges towards what the converters saw; refuse what is not finite."""
+        hw = site.hw
+        if not (needs_input_range(hw) or needs_adc_range(hw)):
+            return
+        if not traced:
+            refuse_nonfinite(site, observed, weight)
+        with torch.no_grad():
+            seen = torch.stack([torch.as_tensor(v, dtype=ranges.dtype, device=ranges.device) for v in observed])
+            if site.learned_ranges and not self.calibrating:
+                new = torch.where(ranges > 0, ranges, seen)
+            else:
+                momentum = 1.0 / self.calibrating if self.calibrating else RANGE_MOMENTUM
+                moved = ranges + momentum * (seen - ranges)
+                # A batch of nothing but zeros says nothing about the range.
+                new = torch.where(seen > 0, torch.where(ranges > 0, moved, seen), ranges)
+            ranges.copy_(new)
+
+
+def refuse_unknown_ranges(site: Site, ranges: Tensor) -> None:
+    """Raise where a converter has no range yet and nothing may set it."""
+    needed = (needs_input_range(site.hw), needs_adc_range(site.hw))
+    if not any(needed):
+        return
+    for need, value, what in zip(needed, ranges.tolist(), ("input", "ADC"), strict=True):
+        if need and value <= 0:
+            raise InputError(
+                f"{site.name}: the {what} range of its converters is not known yet. Way out: "
+                f"mho.calibrate(model, loader), or train (the first batches set it)."
+            )
+
+
+def refuse_nonfinite(site: Site, observed: Observed, weight: Tensor) -> None:
+    """Raise where a training batch or the weights hold NaN or infinity."""
+    seen_in, seen_out = float(observed.input_range), float(observed.adc_range)
+    if abs(seen_in) < float("inf") and abs(seen_out) < float("inf"):
+        return
+    if not bool(torch.isfinite(weight).all()):
+        raise InputError(f"{site.name}: the weight holds NaN or infinity. Way out: load the last good checkpoint.")
+    raise InputError(
+        f"{site.name}: its input holds NaN or infinity (largest value seen: {seen_in}). The step is refused and no "
+        f"weight or range was changed. Way out: look at this batch and the layers before; mho.fit skips such steps."
+    )
+
+
+@final
+class NewChip:
+    """Forward pre-hook of a converted network's root: each forward pass is a new chip."""
+
+    def __init__(self, surrogate: Surrogate) -> None:
+        self.surrogate = surrogate
+
+    def __call__(self, module: nn.Module, args: tuple) -> None:
+        if module.training and not torch.compiler.is_compiling():
+            self.surrogate.new_chip()
+
+
+def hardware_text(hw: Hardware) -> str:
+    """Short text for ``extra_repr`` of a layer."""
+    dac = "-" if hw.dac is None or hw.dac.bits is None else f"{hw.dac.bits} bit"
+    adc = "-" if hw.adc is None or hw.adc.bits is None else f"{hw.adc.bits} bit"
+    return f"hardware={hw.name}, dac={dac}, adc={adc}"

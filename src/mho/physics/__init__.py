@@ -1,0 +1,1 @@
+"""How analog hardware misbehaves: pure functions on tensors, one technology or effect a file."""

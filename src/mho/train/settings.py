@@ -1,0 +1,131 @@
+"""The tables of a recipe, with their admissible values."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from mho.models import check_model
+from mho.train.schedule import Schedule
+from mho.units import seconds
+
+
+def _frozen_list(value: Any) -> Any:
+    """TOML has lists only; a frozen recipe holds tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Bits = Annotated[int, Field(ge=2, le=24)]
+Seed = Annotated[int, Field(ge=0)]
+
+
+class Table(BaseModel):
+    """A frozen table: no unknown keys, no conversions."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class DataSettings(Table):
+    """What is learned. ``subset``: the first so many training images (None: all)."""
+
+    dataset: Literal["mnist-mini", "mnist", "fashion-mnist", "cifar10", "tiny-imagenet"] = "mnist-mini"
+    subset: Count | None = None
+    batch_size: Count = 128
+    augment: Annotated[tuple[Literal["shift", "flip"], ...], BeforeValidator(_frozen_list)] = ()
+
+
+class NetworkSettings(Table):
+    """A network of :mod:`mho.models` and its arguments."""
+
+    model: str = "lenet"
+    args: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        check_model(self.model, self.args)
+        return self
+
+
+class TrainSettings(Table):
+    """How it is learned.
+
+    ``momentum`` is SGD's (Nesterov) or AdamW's beta1; ``weight_decay`` acts on tensors of two or more
+    dimensions. For the hardware-aware network: ``clip_sigma`` (bound of each channel in units of its rms),
+    ``noise_scale`` (times the hardware's noise; above 1 over-regularises), ``ramp_fraction`` (the noise
+    rises from 0 over this share of the steps), ``warm_start = "digital"`` (start from the baseline's
+    weights), ``epochs_hardware`` and ``lr_hardware`` (None: as the digital network), ``distill`` (share of
+    the loss that follows the digital network's softmax at temperature ``distill_T``).
+    """
+
+    epochs: Count = 6
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: Positive = 0.1
+    momentum: BelowOne = 0.9
+    weight_decay: NonNegative = 5e-4
+    schedule: Schedule = "onecycle"
+    label_smoothing: BelowOne = 0.1
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    clip_sigma: Positive | None = None
+    noise_scale: NonNegative = 1.0
+    ramp_fraction: Share = 0.0
+    warm_start: Literal["digital"] | None = None
+    epochs_hardware: Count | None = None
+    lr_hardware: Positive | None = None
+    distill: Share = 0.0
+    distill_T: Positive = 2.0
+
+    @property
+    def moves_noise(self) -> bool:
+        """Whether the noise is ever other than the hardware's own."""
+        return self.noise_scale != 1.0 or self.ramp_fraction > 0.0
+
+    def for_digital(self) -> "TrainSettings":
+        """The same budget without what only the hardware-aware network has."""
+        off = {"clip_sigma": None, "noise_scale": 1.0, "ramp_fraction": 0.0, "warm_start": None, "distill": 0.0}
+        return self.model_copy(update={**off, "epochs_hardware": None, "lr_hardware": None})
+
+    def for_hardware(self) -> "TrainSettings":
+        """With ``epochs_hardware`` and ``lr_hardware`` in the place of ``epochs`` and ``lr``."""
+        own = {"epochs": self.epochs_hardware or self.epochs, "lr": self.lr_hardware or self.lr}
+        return self.model_copy(update={**own, "epochs_hardware": None, "lr_hardware": None})
+
+
+class EvaluateSettings(Table):
+    """On which chips, at which ages, noise scales and converter bits it is judged (empty: as the hardware is)."""
+
+    chips: Count = 25
+    ages: Annotated[tuple[str, ...], BeforeValidator(_frozen_list)] = ()
+    noise_scales: Annotated[tuple[NonNegative, ...], BeforeValidator(_frozen_list)] = ()
+    bits: Annotated[tuple[Bits, ...], BeforeValidator(_frozen_list)] = ()
+    seed: Seed = 0
+    batch_size: Count = 500
+
+    @field_validator("ages")
+    @classmethod
+    def _durations(cls, ages: tuple[str, ...]) -> tuple[str, ...]:
+        for age in ages:
+            seconds(age)
+        return ages
+
+
+class Recipe(Table):
+    """One experiment: data, network, hardware (a preset's name or a TOML path), training, evaluation, seeds."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    hardware: Annotated[str, Field(min_length=1)] = "generic"
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), BeforeValidator(_frozen_list)] = (0,)
+    data: DataSettings = DataSettings()
+    network: NetworkSettings = NetworkSettings()
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("the same seed twice is the same run twice")
+        return seeds

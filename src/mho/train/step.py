@@ -1,0 +1,153 @@
+"""One training step that is either taken whole or leaves nothing behind, and what it is made of."""
+
+from collections.abc import Callable
+from typing import Protocol, final, runtime_checkable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mho import nn as analog
+from mho.errors import InputError, TrainingError
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+StepLoss = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@runtime_checkable
+class ModelLoss(Protocol):
+    """A loss that needs the model and its input, e.g. for a Jacobian: ``on_model(model, x, y) -> scalar``."""
+
+    def on_model(self, model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor: ...
+
+
+def distilled(loss: Loss, teacher: nn.Module, share: float, temperature: float) -> StepLoss:
+    """``(1 - share) loss(z, y) + share T^2 KL(softmax(z_teacher / T) || softmax(z / T))`` (Hinton 2015)."""
+    teacher.eval()
+
+    def both(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            wanted = F.log_softmax(teacher(x) / temperature, dim=-1)
+        out = model(x)
+        seen = F.log_softmax(out / temperature, dim=-1)
+        divergence = F.kl_div(seen, wanted, reduction="batchmean", log_target=True)
+        return (1 - share) * loss(out, y) + share * temperature**2 * divergence
+
+    return both
+
+
+def plain(loss: Loss | ModelLoss) -> StepLoss:
+    """``loss(model(x), y)``, or the loss's own ``on_model``."""
+    if isinstance(loss, ModelLoss):
+        return loss.on_model
+    return lambda model, x, y: loss(model(x), y)
+
+
+@final
+class BufferGuard:
+    """A copy of a model's buffers: a refused batch has already been through the batch norms."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._places = [(m, key) for m in model.modules() for key, _ in m.named_buffers(recurse=False)]
+        self._saved: list[torch.Tensor | None] = [None] * len(self._places)
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Remember the buffers as they are now."""
+        for slot, (module, key) in enumerate(self._places):
+            now, old = getattr(module, key), self._saved[slot]
+            if now is None:
+                self._saved[slot] = None
+            elif old is not None and old.shape == now.shape and old.dtype == now.dtype and old.device == now.device:
+                old.copy_(now)
+            else:
+                self._saved[slot] = now.clone()
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Set the buffers to what :meth:`take` saw, in place where their shape is the same."""
+        for (module, key), old in zip(self._places, self._saved, strict=True):
+            now = getattr(module, key)
+            if now is not None and old is not None and old.shape == now.shape:
+                now.copy_(old)
+            else:
+                setattr(module, key, None if old is None else old.clone())
+
+
+def attempt(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: StepLoss,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    guard: BufferGuard,
+) -> float | None:
+    """Take one step and return its loss; None when loss or gradients are NaN or infinite.
+
+    A refused step leaves parameters, buffers and optimizer as they were. Raises :class:`TrainingError`
+    where the loss is no scalar or does not depend on the parameters.
+    """
+    guard.take()
+    optimizer.zero_grad()
+    try:
+        value = loss(model, x, y)
+    except InputError:
+        guard.put_back()
+        if bool(torch.isfinite(x).all()):
+            raise
+        return None
+    if value.numel() != 1 or not value.requires_grad:
+        guard.put_back()
+        fault = "does not depend on a trainable parameter" if value.numel() == 1 else f"has shape {list(value.shape)}"
+        raise TrainingError(
+            f"fit: the loss {fault}. Fix: return one differentiable number, e.g. the mean over the batch."
+        )
+    torch.autograd.backward(value)
+    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = nn.utils.get_total_norm(grads)
+    # One test for both: on an accelerator each costs a synchronisation.
+    if not bool(torch.isfinite(value.detach()).to(norm.device) & torch.isfinite(norm)):
+        guard.put_back()
+        optimizer.zero_grad()
+        return None
+    optimizer.step()
+    analog.project_(model)
+    return float(value.detach())
+
+
+@final
+class Average:
+    """Exponential moving average of parameters and floating buffers; other buffers are copied.
+
+    ``a <- d a + (1 - d) w`` after each step, with ``d = min(decay, (1 + t) / (10 + t))`` so that the
+    start is forgotten soon. Weights inside convex bounds stay inside. At least float32.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.values = {name: self._wide(value).clone() for name, value in model.state_dict().items()}
+
+    @staticmethod
+    def _wide(value: torch.Tensor) -> torch.Tensor:
+        plain_value = value.detach()
+        return (
+            plain_value.to(torch.promote_types(value.dtype, torch.float32))
+            if value.is_floating_point()
+            else plain_value
+        )
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move towards the weights of ``model`` after ``step`` earlier updates."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, value in model.state_dict().items():
+            mean = self.values[name]
+            if mean.is_floating_point() and mean.shape == value.shape:
+                mean.lerp_(self._wide(value), 1 - decay)
+            else:
+                self.values[name] = self._wide(value).clone()
+
+    def move_into(self, model: nn.Module) -> None:
+        """Give ``model`` the averaged values."""
+        model.load_state_dict(self.values)
+        analog.project_(model)
