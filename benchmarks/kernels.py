@@ -1,6 +1,6 @@
 """Time the CPU kernels beside their torch expressions: nanoseconds an element, best of several short runs.
 
-    python benchmarks/kernels.py [--elements 1048576] [--threads 2] [--repeats 30]
+python benchmarks/kernels.py [--elements 1048576] [--threads 2] [--repeats 30]
 """
 
 import argparse

@@ -16,10 +16,10 @@ _HOME = {
     "to_digital": "mho.nn.conversion",
     "calibrate": "mho.nn.conversion",
     "fabricate": "mho.chips",
-    "evaluate": "mho.evaluate.run",
+    "evaluate": "mho.evaluation.run",
     "fit": "mho.train",
     "load_dataset": "mho.data",
-    "report": "mho.report.facade",
+    "report": "mho.reporting.api",
 }
 
 __all__ = ["__version__", *_HOME]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,7 @@ def test_layout_helpers() -> None:
     mask = torch.empty_like(other, dtype=torch.bool).copy_(x > 0)
     got = kernels.masked(x, mask)
     assert got.stride() == other.stride() and torch.equal(got, x.clamp(min=0))
+    assert torch.equal(kernels.masked(x, mask, torch.empty_like(x)), x.clamp(min=0))
 
 
 @pytest.mark.parametrize(
@@ -316,6 +318,14 @@ def test_second_build_only_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     first = building.build(tmp_path)
     monkeypatch.setattr(building, "compile_into", lambda *a: pytest.fail("compiled again"))
     assert building.build(tmp_path) == first
+
+
+@needs_compiler
+def test_many_builds_at_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        built = list(pool.map(lambda _: building.build(tmp_path), range(4)))
+    assert len(set(built)) == 1 and native.load(built[0].path, "").library is not None
+    assert [path.name for path in tmp_path.iterdir()] == [built[0].path.name]  # type: ignore[union-attr]
 
 
 def test_without_the_library_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,7 @@ from mho.errors import HardwareError
 from mho.hardware import dump_hardware, load_hardware
 
 GENERIC = 'name = "a"\n[cell]\ntechnology = "generic"\n'
-RERAM = (
-    'name = "a"\n[cell]\ntechnology = "reram"\ng_ref_uS = 40.0\ntimes_s = [1.0]\nsigma_uS = [[1.0]]\nread_noise = 0.01\n'
-)
+RERAM = 'name = "a"\n[cell]\ntechnology = "reram"\ng_ref_uS = 40.0\ntimes_s = [1.0]\nsigma_uS = [[1.0]]\nread_noise = 0.01\n'
 PCM_CURVES = (
     "[cell.drift_mean]\nlog_slope = 0\nlog_offset = 0\nlow = 0\nhigh = 0\n"
     "[cell.drift_std]\nlog_slope = 0\nlog_offset = 0\nlow = 0\nhigh = 0\n"
@@ -52,7 +50,10 @@ CASES = {
     "enob above bits": (GENERIC + "[adc]\nbits = 6\nenob = 7.0", ["'adc.enob' = 7.0", "bits = 6"]),
     "noise without adc": ("output_noise = 0.1\n" + GENERIC, ["'output_noise' = 0.1", "add an [adc]"]),
     "slices without bits": (GENERIC + "[mapping]\nslices = 2", ["'mapping.slices' = 2", "bits_per_slice"]),
-    "faults beyond 1": (GENERIC + "[faults]\nstuck_on = 0.6\nstuck_off = 0.6", ["'faults.stuck_on' = 0.6", "exceeds 1"]),
+    "faults beyond 1": (
+        GENERIC + "[faults]\nstuck_on = 0.6\nstuck_off = 0.6",
+        ["'faults.stuck_on' = 0.6", "exceeds 1"],
+    ),
     "signed pcm": (RERAM + '[mapping]\nscheme = "signed"', ["'mapping.scheme'", "'reram'", "differential"]),
     "table too narrow": (GENERIC + "sigma_table = [[0, 1], [20, 2]]", ["'cell.sigma_table'", "does not reach"]),
     "table falls": (GENERIC + "sigma_table = [[25, 1], [0, 2]]", ["'cell.sigma_table'", "sort"]),
@@ -70,19 +71,31 @@ CASES = {
         PCM + "read_q_power = [1, 1, 1]\n" + PCM_CURVES.replace("low = 0\nhigh = 0\n[", "low = 2\nhigh = 0\n["),
         ["'cell.drift_mean.low' = 2.0", "exchange"],
     ),
-    "constant missing": (PCM.replace("t0_s = 20\n", "") + "read_q_power = [1, 1, 1]\n" + PCM_CURVES, ["'cell.t0_s'", "add"]),
+    "constant missing": (
+        PCM.replace("t0_s = 20\n", "") + "read_q_power = [1, 1, 1]\n" + PCM_CURVES,
+        ["'cell.t0_s'", "add"],
+    ),
     "name missing": ('[cell]\ntechnology = "generic"', ["'name'", "missing"]),
     "cell missing": ('name = "a"', ["'cell.technology'", "no [cell]"]),
     "technology missing": ('name = "a"\n[cell]\nbits = 4', ["'cell.technology'", "missing", "reram-cmo"]),
-    "technology unknown": ('name = "a"\n[cell]\ntechnology = "pmc"', ["'cell.technology' = 'pmc'", "Did you mean 'pcm'"]),
-    "technology of a wrong type": ('name = "a"\n[cell]\ntechnology = 3', ["'cell.technology' = 3", "unknown technology"]),
+    "technology unknown": (
+        'name = "a"\n[cell]\ntechnology = "pmc"',
+        ["'cell.technology' = 'pmc'", "Did you mean 'pcm'"],
+    ),
+    "technology of a wrong type": (
+        'name = "a"\n[cell]\ntechnology = 3',
+        ["'cell.technology' = 3", "unknown technology"],
+    ),
     "other schema": ("schema = 2\n" + GENERIC, ["'schema' = 2", "schema = 1"]),
     "true is no schema": ("schema = true\n" + GENERIC, ["'schema' = True"]),
     "source of nothing": (
         GENERIC + '[[sources]]\nkey = "cell.read_nose"\ncite = "x"\nstatus = "assumed"',
         ["'sources.0.key'", "'read_noise'"],
     ),
-    "typo in a source": (GENERIC + '[[sources]]\nkey = "cell"\ncit = "x"\nstatus = "assumed"', ["'sources.0.cit'", "'cite'"]),
+    "typo in a source": (
+        GENERIC + '[[sources]]\nkey = "cell"\ncit = "x"\nstatus = "assumed"',
+        ["'sources.0.cit'", "'cite'"],
+    ),
     "no value": ("name =\n", ["not valid TOML", "line 1"]),
     "key twice": (GENERIC + "bits = 2\nbits = 3\n", ["not valid TOML", "line 5"]),
     "empty": ("  \n", ["the file is empty", "pcm-hermes"]),

@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from mho.errors import HardwareError
-from mho.hardware import Adc, GenericCell, Hardware, Mapping, PcmCell, Source, dump_hardware, load_hardware, preset_names
+from mho.hardware import (
+    Adc,
+    GenericCell,
+    Hardware,
+    Mapping,
+    PcmCell,
+    Source,
+    dump_hardware,
+    load_hardware,
+    preset_names,
+)
 
 EXPECTED = {
     "flash-sonos",
@@ -112,3 +122,11 @@ def test_constructors_refuse_what_toml_would() -> None:
         GenericCell(read_noise=float("nan"))
     with pytest.raises(HardwareError, match="negative conductance"):
         load_hardware("pcm-hermes").replace(mapping=Mapping(scheme="signed"))
+
+
+def test_the_file_in_the_readme_loads(tmp_path: Path) -> None:
+    readme = Path(sys.modules["mho.hardware"].__file__ or "").parent / "README.md"
+    block = readme.read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
+    file = tmp_path / "my-device.toml"
+    file.write_text(block, encoding="utf-8")
+    assert load_hardware(file).name == "my-device"

@@ -28,8 +28,9 @@ def fabricate(
     *,
     age: float | str | None = None,
     hardware: Hardware | Callable[[Hardware], Hardware] | None = None,
+    first: int = 0,
 ) -> "Chips":
-    """Program a converted network on ``chips`` virtual chips.
+    """Program a converted network on the virtual chips ``first`` to ``chips`` - 1 of the lot ``seed``.
 
     Returns a module: input as for ``model``, output with a leading chip axis, [chips, batch, ...]. A
     chip depends on ``seed``, its number and the parameters' names alone, not on how many chips there
@@ -46,7 +47,7 @@ def fabricate(
             f"fabricate: {type(model).__name__} has no analog layer. Way out: mho.convert(model, hardware) first."
         )
     change = hardware if callable(hardware) else (lambda hw: hw if hardware is None else hardware)
-    return Chips(_lot_copy(model, change), tuple(chip_seed(seed, i) for i in range(chips)), age)
+    return Chips(_lot_copy(model, change), tuple(chip_seed(seed, i) for i in range(first, chips)), age)
 
 
 def _lot_copy(model: nn.Module, change: Callable[[Hardware], Hardware]) -> nn.Module:
@@ -104,7 +105,8 @@ class Chips(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The network's output on every chip, stacked along a new first axis."""
         self.substrate.pass_number += 1
-        outputs = [self.run(chip, *args, **kwargs) for chip in range(len(self))]
+        with self.substrate.sharing(tuple(a for a in args if isinstance(a, Tensor))):
+            outputs = [self.run(chip, *args, **kwargs) for chip in range(len(self))]
         return _pytree.tree_map(lambda *leaves: torch.stack(leaves), *outputs)
 
     def run(self, chip: int, *args: Any, **kwargs: Any) -> Any:

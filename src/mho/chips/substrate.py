@@ -1,6 +1,8 @@
 """The substrate of virtual chips: arrays that were programmed once, read with fresh noise."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -11,7 +13,7 @@ from mho.crossbar.array import Array, program
 from mho.crossbar.mvm import has_fresh_noise
 from mho.crossbar.noise import Counter, Noise, draw_static
 from mho.nn.site import Site
-from mho.nn.surrogate import refuse_unknown_ranges
+from mho.nn.surrogate import is_traced, refuse_unknown_ranges
 from mho.rng import derive_seed, normals
 
 
@@ -48,10 +50,15 @@ class OnChip:
         self.chip = 0
         self.pass_number = 0
         self._read = 0
+        self._pass_seed = 0
+        self._ready: dict[tuple[str, int], Ready] = {}
+        self._inputs: tuple[Tensor, ...] = ()
+        self._rounded: dict[str, Tensor] = {}
 
     def select(self, chip: int) -> None:
         """Let ``chip`` answer from now on."""
         self.chip, self._read = chip, 0
+        self._pass_seed = derive_seed(self.seeds[chip], "fresh", self.pass_number)
 
     def mvm(
         self,
@@ -64,14 +71,71 @@ class OnChip:
         training: bool,
     ) -> Tensor:
         """One product on the selected chip; ``weight`` gave its array and is not looked at again."""
+        ready = self._ready.get((site.name, self.chip))
+        if ready is None:
+            ready = self._prepare(site, ranges)
+        fresh = None
+        if ready.noisy:
+            self._read += 1
+            fresh = Counter(read_seed(self._pass_seed, self._read))
+        gain, inner_bias = ready.gain, bias if ready.gain is None else None
+        circuit = ready.circuit
+        if circuit is not None and not torch.is_grad_enabled() and fused.eager_cpu(x) and fused.takes(circuit, x, fresh):
+            y = fused.infer(circuit, self._driven(site, circuit, x, ready.ranges[0]), ready.ranges[1], inner_bias, fresh)
+        else:
+            y, _ = fused.product(x, ready.array, site.op, site.hw, Noise(fresh), ranges, inner_bias)
+        if gain is None:
+            return y
+        y = y * gain
+        return y if bias is None else y + site.op.over_columns(bias).to(y.dtype)
+
+    def _driven(self, site: Site, circuit: fused.Circuit, x: Tensor, r_in: float) -> Tensor:
+        """The rounded input of a site; what all chips see alike is rounded once."""
+        if all(x.data_ptr() != seen.data_ptr() or x.numel() != seen.numel() for seen in self._inputs):
+            return fused.drive(circuit, x, r_in)
+        if site.name not in self._rounded:
+            self._rounded[site.name] = fused.drive(circuit, x, r_in)
+        return self._rounded[site.name].view(x.shape)
+
+    @contextmanager
+    def sharing(self, inputs: tuple[Tensor, ...]) -> Iterator[None]:
+        """While all chips see ``inputs``: keep what the converters rounded them to."""
+        self._inputs = tuple(x for x in inputs if x.is_contiguous())
+        try:
+            yield
+        finally:
+            self._inputs = ()
+            self._rounded.clear()
+
+    def _prepare(self, site: Site, ranges: Tensor) -> "Ready":
         refuse_unknown_ranges(site, ranges)
         array = self.arrays[site.name][self.chip]
-        noise = Noise()
-        if has_fresh_noise(site.hw, array):
-            self._read += 1
-            noise = Noise(Counter(derive_seed(self.seeds[self.chip], "fresh", self.pass_number, self._read)))
         gains = self.gains.get(site.name)
-        if gains is None:
-            return fused.product(x, array, site.op, site.hw, noise, ranges, bias)[0]
-        y = fused.product(x, array, site.op, site.hw, noise, ranges, None)[0] * gains[self.chip]
-        return y if bias is None else y + site.op.over_columns(bias).to(y.dtype)
+        r_in, r_out = ranges.tolist()
+        eager = fused.eager_cpu(*array.weights)
+        ready = Ready(
+            array=array,
+            circuit=fused.circuit(array, site.op, site.hw) if eager else None,
+            noisy=has_fresh_noise(site.hw, array),
+            gain=None if gains is None else gains[self.chip],
+            ranges=(r_in, r_out),
+        )
+        if not is_traced():
+            self._ready[site.name, self.chip] = ready
+        return ready
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ready:
+    """What is known of one site on one chip before its first read."""
+
+    array: Array
+    circuit: fused.Circuit | None
+    noisy: bool
+    gain: float | None
+    ranges: tuple[float, float]
+
+
+def read_seed(pass_seed: int, read: int) -> int:
+    """The seed of one read of a pass (an odd step other than that of the parts of one read)."""
+    return (pass_seed + read * 0xD1B5_4A32_D192_ED03) & 0x7FFF_FFFF_FFFF_FFFF

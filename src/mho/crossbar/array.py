@@ -134,11 +134,6 @@ def simple_sigma(hw: Hardware) -> float | None:
     return cells.uniform_programming_sigma(hw.cell) if plain else None
 
 
-def _clip(w: Tensor, w_max: Tensor) -> Tensor:
-    """Clip at full scale, straight-through: a weight out of range must be able to come back."""
-    return w + (torch.clamp(w.detach(), -w_max, w_max) - w.detach())
-
-
 def program(
     w: Tensor,
     op: Op,
@@ -156,16 +151,16 @@ def program(
     first-order wire model whatever the description says (training; see crossbar/README.md).
     """
     w_max = full_scale(w, hw, bound).to(w.dtype)
-    if bound is not None:
-        w = _clip(w, w_max)
     statics = draws if draws is not None else StaticDraws()
     sigma = simple_sigma(hw)
     if sigma is not None and t_s == 0:
-        weight = w if statics.programming is None else fused_weight.add_noise(w, sigma * w_max, statics.programming)
-        weights: tuple[Tensor, ...] = (weight,)
+        limit = None if bound is None else w_max
+        weights: tuple[Tensor, ...] = (fused_weight.noisy(w, limit, sigma * w_max, statics.programming),)
         conductances: tuple[Tensor, ...] | None = None
         targets: tuple[Tensor, ...] | None = None
     else:
+        if bound is not None:
+            w = fused_weight.clip(w, w_max)
         targets = tuple(
             cells.quantize_levels(hw.cell, to_conductances(s, hw), signed=hw.mapping.scheme == "signed")
             for s in _slices(w / w_max, hw)

@@ -1,4 +1,4 @@
-"""Additive noise on a weight in one pass over memory."""
+"""The clip at full scale and additive noise on a weight, in one pass over memory."""
 
 from typing import Any, final
 
@@ -25,22 +25,31 @@ def _is_plain(t: Tensor) -> bool:
     return type(t) in (Tensor, torch.nn.Parameter)
 
 
-def add_noise(w: Tensor, sigma: Tensor, draw: Draw) -> Tensor:
-    """w + sigma * n with n the normals of ``draw`` ([1, *w.shape] or a counter); gradient exact in w.
+def clip(w: Tensor, limit: Tensor) -> Tensor:
+    """clamp(w, -limit, limit), gradient straight through: a weight out of range must be able to come back."""
+    return w + (torch.clamp(w.detach(), -limit, limit) - w.detach())
 
-    ``sigma``: 0-d or broadcastable to w, detached from w's graph.
+
+def noisy(w: Tensor, limit: Tensor | None, sigma: Tensor, draw: Draw | None) -> Tensor:
+    """clip(w, limit) + sigma n with n the normals of ``draw`` ([1, *w.shape] or a counter).
+
+    ``limit``, ``sigma``: 0-d or broadcastable to w, detached. ``None``: no clip, no noise. The gradient
+    of w is 1 everywhere.
     """
     if isinstance(draw, Counter) and sigma.dim() == 0 and eager_cpu(w) and w.is_contiguous():
-        return _AddNoise.apply(w, float(sigma) * draw.scale, draw.seed)  # type: ignore[no-any-return]
-    return w + sigma * as_tensor(draw, (1, *w.shape), w)[0]
+        bound = float("inf") if limit is None else float(limit)
+        return _Noisy.apply(w, bound, float(sigma) * draw.scale, draw.seed)  # type: ignore[no-any-return]
+    if limit is not None:
+        w = clip(w, limit)
+    return w if draw is None else w + sigma * as_tensor(draw, (1, *w.shape), w)[0]
 
 
 @final
-class _AddNoise(torch.autograd.Function):
+class _Noisy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, w: Tensor, sigma: float, seed: int) -> Tensor:
-        return kernels.add_normal(w, sigma, seed)
+    def forward(ctx: Any, w: Tensor, limit: float, sigma: float, seed: int) -> Tensor:
+        return kernels.add_normal(w, sigma, seed, lo=-limit, hi=limit)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return grads[0], None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        return grads[0], None, None, None

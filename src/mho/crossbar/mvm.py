@@ -21,10 +21,10 @@ from mho.physics import converters, neuron
 
 
 class Observed(NamedTuple):
-    """What the converters saw: candidates for their ranges, 0-d tensors (detached)."""
+    """What the converters saw: candidates for their ranges, 0-d (detached) or plain numbers."""
 
-    input_range: Tensor
-    adc_range: Tensor
+    input_range: Tensor | float
+    adc_range: Tensor | float
 
 
 def wanted_range(x: Tensor, sigmas: float | None) -> Tensor:

@@ -135,6 +135,8 @@ class Surrogate:
             return
         if not traced:
             refuse_nonfinite(site, observed, weight)
+            if site.learned_ranges and not self.calibrating and bool((ranges > 0).all()):
+                return
         with torch.no_grad():
             seen = torch.stack([torch.as_tensor(v, dtype=ranges.dtype, device=ranges.device) for v in observed])
             if site.learned_ranges and not self.calibrating:
@@ -144,7 +146,8 @@ class Surrogate:
                 moved = ranges + momentum * (seen - ranges)
                 # A batch of nothing but zeros says nothing about the range.
                 new = torch.where(seen > 0, torch.where(ranges > 0, moved, seen), ranges)
-            ranges.copy_(new)
+            # Not a change that the backward pass of this step must see: it keeps the range it used.
+            (ranges if traced else ranges.data).copy_(new)
 
 
 def refuse_unknown_ranges(site: Site, ranges: Tensor) -> None:

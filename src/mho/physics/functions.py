@@ -83,8 +83,9 @@ def truncated_normal(xi: Tensor, limit: float) -> Tensor:
     """Standard normals -> unit-variance samples of the normal law cut at +-``limit`` sigma.
 
     By inversion, so that each cell keeps its one draw: z = Phi^-1(Phi(-L) + Phi(xi)(2 Phi(L) - 1)) over
-    the standard deviation of the cut law.
+    the standard deviation of the cut law. Computed in float32 at least.
     """
+    xi = xi if xi.dtype in (torch.float32, torch.float64) else xi.float()
     tail = 0.5 * math.erfc(limit / math.sqrt(2))
     # Both halves by the lower tail: 1 - Phi loses its digits in float32.
     magnitude = -torch.special.ndtri(tail + torch.special.ndtr(-xi.abs()) * (1 - 2 * tail))

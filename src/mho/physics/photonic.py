@@ -44,7 +44,7 @@ def program_photonic(cell: PhotonicCell, g_target_uS: Tensor, xi: Tensor | None,
         cell.gamma_d2d * truncated_std(GAMMA_CUT) * phase
     ) ** 2
     cut = PHASE_CUT if cell.phase_noise_rad > 0 else GAMMA_CUT
-    error = root(variance) * truncated_normal(xi.to(g_target_uS), cut)
+    error = root(variance) * truncated_normal(xi, cut).to(g_target_uS)
     sine_squared = (1 - ghat.square()).clamp_min(0)
     sine = torch.where(sine_squared > 1e-6, root(sine_squared), root(sine_squared.detach()))
     g = cell.g_max_uS * (ghat * error.cos() - sine * error.sin())

@@ -110,7 +110,7 @@ def fit(
     scheduled = optimizer is None or recipe is not None
     optimizer = optimizer if optimizer is not None else make_optimizer(model, settings)
     base_lrs = [group["lr"] for group in optimizer.param_groups]
-    average = Average(model, settings.ema_decay) if settings.ema_decay is not None else None
+    average = Average(settings.ema_decay) if settings.ema_decay is not None else None
     saver = None
     if checkpoint is not None:
         facts = {"seed": seed, "batches": batches, "optimizer_class": type(optimizer).__name__}

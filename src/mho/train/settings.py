@@ -95,10 +95,16 @@ class TrainSettings(Table):
 
 
 class EvaluateSettings(Table):
-    """On which chips, at which ages, noise scales and converter bits it is judged (empty: as the hardware is)."""
+    """On which chips, at which ages, noise scales and converter bits it is judged (empty: as the hardware is).
+
+    ``ages_hardware``: a hardware of its own for the ages, where the run's own does not age.
+    ``sweep_images``: the first so many test images for the sweeps (None: all); the final point takes all.
+    """
 
     chips: Count = 25
     ages: Annotated[tuple[str, ...], BeforeValidator(_frozen_list)] = ()
+    ages_hardware: str | None = None
+    sweep_images: Count | None = None
     noise_scales: Annotated[tuple[NonNegative, ...], BeforeValidator(_frozen_list)] = ()
     bits: Annotated[tuple[Bits, ...], BeforeValidator(_frozen_list)] = ()
     seed: Seed = 0

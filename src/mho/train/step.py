@@ -119,35 +119,29 @@ def attempt(
 class Average:
     """Exponential moving average of parameters and floating buffers; other buffers are copied.
 
-    ``a <- d a + (1 - d) w`` after each step, with ``d = min(decay, (1 + t) / (10 + t))`` so that the
-    start is forgotten soon. Weights inside convex bounds stay inside. At least float32.
+    Starts at the weights after the first step; then ``a <- d a + (1 - d) w`` with
+    ``d = min(decay, (1 + t) / (10 + t))``, so that the start is forgotten soon. Weights inside convex bounds
+    stay inside. Kept in float32 at least.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, decay: float) -> None:
         self.decay = decay
-        self.values = {name: self._wide(value).clone() for name, value in model.state_dict().items()}
-
-    @staticmethod
-    def _wide(value: torch.Tensor) -> torch.Tensor:
-        plain_value = value.detach()
-        return (
-            plain_value.to(torch.promote_types(value.dtype, torch.float32))
-            if value.is_floating_point()
-            else plain_value
-        )
+        self.values: dict[str, torch.Tensor] = {}
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Move towards the weights of ``model`` after ``step`` earlier updates."""
+        """Move towards the weights of ``model``; ``step`` is the number of updates before."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, value in model.state_dict().items():
-            mean = self.values[name]
-            if mean.is_floating_point() and mean.shape == value.shape:
-                mean.lerp_(self._wide(value), 1 - decay)
+            mean = self.values.get(name)
+            if mean is not None and mean.is_floating_point() and mean.shape == value.shape:
+                mean.lerp_(value.to(mean.dtype), 1 - decay)
             else:
-                self.values[name] = self._wide(value).clone()
+                wide = torch.promote_types(value.dtype, torch.float32) if value.is_floating_point() else value.dtype
+                self.values[name] = value.detach().to(wide, copy=True)
 
     def move_into(self, model: nn.Module) -> None:
-        """Give ``model`` the averaged values."""
-        model.load_state_dict(self.values)
-        analog.project_(model)
+        """Give ``model`` the averaged values, if there are any."""
+        if self.values:
+            model.load_state_dict(self.values)
+            analog.project_(model)

@@ -14,7 +14,9 @@
 #define ELEMENTWISE _Pragma("GCC ivdep") /* out may be x itself: same index, no other overlap */
 #endif
 #define MAX_CHUNKS 256
-#define SERIAL_BELOW 16384
+/* Waking a second thread costs tens of microseconds: below these lengths one thread is done first. */
+#define SERIAL_BELOW_PLAIN 262144 /* 0.1 to 0.3 ns an element */
+#define SERIAL_BELOW_NOISY 65536  /* 0.5 to 1 ns an element */
 #define MAGNITUDE 0x7FFFFFFF
 #define LINES 16 /* independent sums, so that the order of addition is the same for every vector width */
 
@@ -33,6 +35,7 @@ typedef struct {
     uint64_t seed;
     int64_t outer, inner; /* O and P of a view [A, O, P] */
     float sigma, low, high, range, up, down, levels;
+    int watch; /* whether the caller wants the statistics */
 } args;
 
 typedef void (*body_fn)(const args *, int64_t begin, int len, tally *);
@@ -57,7 +60,7 @@ static void take_chunks(void *shared) {
     }
 }
 
-static tally run(body_fn body, const args *a, int64_t n, parallel_fn parallel, int threads) {
+static tally run(body_fn body, const args *a, int64_t n, int64_t serial_below, parallel_fn parallel, int threads) {
     job j;
     tally total = {0, 0, 0};
     const int64_t blocks = (n + BLOCK - 1) / BLOCK, each = (blocks + MAX_CHUNKS - 1) / MAX_CHUNKS;
@@ -68,7 +71,7 @@ static tally run(body_fn body, const args *a, int64_t n, parallel_fn parallel, i
     j.chunk = each * BLOCK;
     j.chunks = (n + j.chunk - 1) / j.chunk;
     j.next = 0;
-    if (parallel && threads > 1 && n >= SERIAL_BELOW)
+    if (parallel && threads > 1 && n >= serial_below)
         parallel(take_chunks, &j, (unsigned)threads, 0);
     else
         take_chunks(&j);
@@ -81,6 +84,7 @@ static tally run(body_fn body, const args *a, int64_t n, parallel_fn parallel, i
 }
 
 static void report(const tally *t, double *stats) {
+    if (!stats) return;
     stats[0] = as_float(t->peak);
     stats[1] = t->sum;
     stats[2] = (double)t->clipped;
@@ -153,7 +157,7 @@ static void add_normal_body(const args *a, int64_t begin, int len, tally *t) {
 static void absmax_sumsq_body(const args *a, int64_t begin, int len, tally *t) { gather(a->x + begin, len, t); }
 
 static void quantize_body(const args *a, int64_t begin, int len, tally *t) {
-    gather(a->x + begin, len, t);
+    if (a->watch) gather(a->x + begin, len, t);
     convert(a, a->x + begin, a->out + begin, len);
 }
 
@@ -197,10 +201,12 @@ static void adc_body(const args *a, int64_t begin, int len, tally *t) {
     } else {
         memcpy(v, y, (size_t)len * sizeof *v);
     }
-    gather(v, len, t);
-    int32_t clipped = 0;
-    for (int i = 0; i < len; i++) clipped += (as_int(v[i]) & MAGNITUDE) > range;
-    t->clipped += clipped;
+    if (a->watch) {
+        int32_t clipped = 0;
+        gather(v, len, t);
+        for (int i = 0; i < len; i++) clipped += (as_int(v[i]) & MAGNITUDE) > range;
+        t->clipped += clipped;
+    }
     if (a->mask) {
         uint8_t *mask = a->mask + begin;
         for (int i = 0; i < len; i++) mask[i] = (uint8_t)((as_int(v[i]) & MAGNITUDE) <= range);
@@ -242,25 +248,26 @@ static void pass_inside_body(const args *a, int64_t begin, int len, tally *t) {
 
 void mho_normal(float *out, int64_t n, uint64_t seed, parallel_fn parallel, int threads) {
     const args a = {.out = out, .seed = seed};
-    run(normal_body, &a, n, parallel, threads);
+    run(normal_body, &a, n, SERIAL_BELOW_NOISY, parallel, threads);
 }
 
 void mho_add_normal(const float *x, float *out, int64_t n, float sigma, float low, float high, uint64_t seed,
                     parallel_fn parallel, int threads) {
     const args a = {.x = x, .out = out, .seed = seed, .sigma = sigma, .low = low, .high = high};
-    run(add_normal_body, &a, n, parallel, threads);
+    run(add_normal_body, &a, n, SERIAL_BELOW_NOISY, parallel, threads);
 }
 
 void mho_absmax_sumsq(const float *x, int64_t n, double *stats, parallel_fn parallel, int threads) {
     const args a = {.x = x};
-    const tally t = run(absmax_sumsq_body, &a, n, parallel, threads);
+    const tally t = run(absmax_sumsq_body, &a, n, SERIAL_BELOW_PLAIN, parallel, threads);
     report(&t, stats);
 }
 
 void mho_quantize(const float *x, float *out, int64_t n, float range, float up, float down, float levels, double *stats,
                   parallel_fn parallel, int threads) {
-    const args a = {.x = x, .out = out, .range = range, .up = up, .down = down, .levels = levels};
-    const tally t = run(quantize_body, &a, n, parallel, threads);
+    const args a = {.x = x, .out = out, .range = range, .up = up, .down = down, .levels = levels,
+                    .watch = stats != 0};
+    const tally t = run(quantize_body, &a, n, SERIAL_BELOW_PLAIN, parallel, threads);
     report(&t, stats);
 }
 
@@ -268,18 +275,19 @@ void mho_adc(float *y, const float *map, uint8_t *mask, int64_t n, int64_t outer
              uint64_t seed, float range, float up, float down, float levels, double *stats, parallel_fn parallel,
              int threads) {
     const args a = {.out = y,         .map = map,     .mask = mask,   .outer = outer, .inner = inner,  .sigma = sigma,
-                    .seed = seed, .range = range, .up = up, .down = down,   .levels = levels};
-    const tally t = run(adc_body, &a, n, parallel, threads);
+                    .seed = seed, .range = range, .up = up, .down = down,   .levels = levels,
+                    .watch = stats != 0};
+    const tally t = run(adc_body, &a, n, SERIAL_BELOW_NOISY, parallel, threads);
     report(&t, stats);
 }
 
 void mho_masked(const float *g, const uint8_t *mask, float *out, int64_t n, parallel_fn parallel, int threads) {
     const args a = {.x = g, .mask = (uint8_t *)mask, .out = out};
-    run(masked_body, &a, n, parallel, threads);
+    run(masked_body, &a, n, SERIAL_BELOW_PLAIN, parallel, threads);
 }
 
 void mho_pass_inside(float *g, const float *x, int64_t n, float range, double *stats, parallel_fn parallel, int threads) {
     const args a = {.x = x, .out = g, .range = range};
-    const tally t = run(pass_inside_body, &a, n, parallel, threads);
+    const tally t = run(pass_inside_body, &a, n, SERIAL_BELOW_PLAIN, parallel, threads);
     report(&t, stats);
 }

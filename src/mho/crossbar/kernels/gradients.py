@@ -11,20 +11,20 @@ from mho.errors import InputError
 
 
 def masked(g: torch.Tensor, mask: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-    """``out = g where mask, else 0``; ``out`` may be ``g``. Returns ``out``, in the memory order of ``mask``.
+    """``out = g where mask, else 0``; ``out`` may be ``g``. Returns ``out``.
 
-    ``g``, ``out``: dense float32 CPU tensors, ``mask``: uint8 or bool, all of one shape; ``mask`` and ``out`` of one
-    layout (a ``g`` in another is copied into it first). A NaN of ``g`` passes only where the mask does.
-    Raises :class:`mho.errors.InputError` for other tensors.
+    ``g``, ``out``: dense float32 CPU tensors, ``mask``: uint8 or bool, all of one shape. Where their orders in memory
+    differ, ``g`` and ``mask`` are first copied into the order of ``out`` (of ``mask`` without ``out``). A NaN of ``g``
+    passes only where the mask does. Raises :class:`mho.errors.InputError` for other tensors.
     """
     check_tensor("g", g)
     check_tensor("mask", mask, (torch.uint8, torch.bool))
-    g = like_layout(g, mask)
     if out is None:
+        g = like_layout(g, mask)
         out = torch.empty_like(g, requires_grad=False)
     else:
         check_tensor("out", out)
-        check_same_layout("out", out, "mask", mask)
+        g, mask = like_layout(g, out), like_layout(mask, out)
     kernels = native()
     if kernels.library is None:
         flat(out.detach()).copy_(reference.masked(flat(g.detach()), flat(mask)))

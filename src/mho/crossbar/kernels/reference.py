@@ -1,18 +1,18 @@
 """The meaning of every kernel, in numpy and torch: documentation, parity tests, and what runs without a compiler.
 
-All functions are pure, over one-dimensional float32 tensors in the order of memory, and give the bits of the C code
-(the double sums agree to rounding).
+All functions are pure, over float32 tensors in the order of memory, and give the bits of the C code (the double sums
+agree to rounding).
 """
 
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-_Words = npt.NDArray[np.uint32]
-_Keys = npt.NDArray[np.uint64]
-_Reals = npt.NDArray[np.float32]
+# numpy.typing would cost an import of its own
+_Words = np.ndarray[tuple[int, ...], np.dtype[np.uint32]]
+_Keys = np.ndarray[tuple[int, ...], np.dtype[np.uint64]]
+_Reals = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 BLOCK = 1024
 LANES = 16

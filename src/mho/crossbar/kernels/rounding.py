@@ -49,12 +49,15 @@ def scales(r: float, levels: float) -> tuple[float, float]:
     return up, down
 
 
-def quantize(x: torch.Tensor, r: float, levels: float, out: torch.Tensor) -> tuple[float, float]:
+def quantize(
+    x: torch.Tensor, r: float, levels: float, out: torch.Tensor, *, observe: bool = True
+) -> tuple[float, float]:
     """``out = (r / levels) rint(clamp(x levels / r, -levels, levels))``; returns :func:`absmax_sumsq` of ``x``.
 
     Bit for bit ``torch.round((x * (levels / r)).clamp(-levels, levels)) * (r / levels)``: halves go to even, the two
     scales are rounded to float32, NaN stays NaN. ``levels = 0``: no rounding, ``out = clamp(x, -r, r)``. ``out`` may
-    be ``x``. ``x``, ``out``: dense float32 CPU tensors of one shape and layout; 0 < r < inf; levels >= 0.
+    be ``x``. ``x``, ``out``: dense float32 CPU tensors of one shape and layout; 0 < r < inf; levels >= 0. Without
+    ``observe`` the statistics are not taken, and (0, 0) is returned.
 
     Raises :class:`mho.errors.InputError` for other tensors, ranges or levels.
     """
@@ -67,7 +70,7 @@ def quantize(x: torch.Tensor, r: float, levels: float, out: torch.Tensor) -> tup
     kernels = native()
     if kernels.library is None:
         values = flat(x.detach())
-        result = reference.absmax_sumsq(values)
+        result = reference.absmax_sumsq(values) if observe else (0.0, 0.0)
         flat(out.detach()).copy_(reference.quantize(values, r, levels))
         return result
     stats = _Stats()
@@ -79,7 +82,7 @@ def quantize(x: torch.Tensor, r: float, levels: float, out: torch.Tensor) -> tup
         up,
         down,
         levels,
-        stats,
+        stats if observe else None,
         kernels.parallel,
         torch.get_num_threads(),
     )
@@ -117,6 +120,7 @@ def adc_(
     shape: tuple[int, int, int] | None = None,
     sigma_map: torch.Tensor | None = None,
     mask: torch.Tensor | None = None,
+    observe: bool = True,
 ) -> Readout:
     """In place ``v = y + s z; y = quantize(v, r, levels)``: read noise and an ADC in one pass.
 
@@ -126,7 +130,7 @@ def adc_(
     ``mask``, if given (uint8 or bool, of the shape and layout of ``y``), gets 1 where |v| <= r: there the gradient passes.
 
     Returns ``Readout(absmax, sumsq, clipped)`` of v, the values before the converter; ``clipped`` counts the elements
-    with mask 0 (beyond the range, or NaN). Raises :class:`mho.errors.InputError` for tensors, seeds or numbers
+    with mask 0 (beyond the range, or NaN); all are 0 without ``observe``. Raises :class:`mho.errors.InputError` for tensors, seeds or numbers
     outside these.
     """
     check_tensor("y", y)
@@ -145,7 +149,7 @@ def adc_(
         if mask is not None:
             flat(mask).copy_(v.abs() <= ctypes.c_float(r).value)
         values.copy_(reference.quantize(v, r, levels))
-        return readout
+        return readout if observe else Readout(0.0, 0.0, 0)
     stats = _Stats()
     kernels.library.mho_adc(
         y.data_ptr(),
@@ -160,7 +164,7 @@ def adc_(
         up,
         down,
         levels,
-        stats,
+        stats if observe else None,
         kernels.parallel,
         torch.get_num_threads(),
     )

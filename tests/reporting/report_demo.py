@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from mho.report.run import RunData
-from mho.report.series import Curve, Group, History
+from mho.reporting.run import RunData
+from mho.reporting.series import Curve, Group, History
 
-DIGITAL, QUANTISED, AWARE = "Digital on the chips", "Quantised digital on the chips", "Hardware-aware on the chips"
+DIGITAL, QUANTISED, AWARE = "Digital", "Quantised digital", "Hardware-aware"
 RECIPE = """# made-up data
 name = "made-up <demo>"
 hardware = "generic"
@@ -75,8 +75,8 @@ def demo_run() -> RunData:
         ),
         histogram=tuple(Group(curve.name, curve.accuracy[4]) for curve in noise),
         training=(
-            History("Digital", epochs, 98.1 - 9 * np.exp(-epochs / 2)),
-            History("Hardware-aware", epochs, 97.9 - 14 * np.exp(-epochs / 3)),
+            History(DIGITAL, epochs, 98.1 - 9 * np.exp(-epochs / 2)),
+            History(AWARE, epochs, 97.9 - 14 * np.exp(-epochs / 3)),
         ),
         conductance_uS=cells,
         conductance_layer="fc1.weight, positive cells",

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from mho.errors import InputError
-from mho.report.sections import Figure, KeyEntry
-from mho.report.series import Baseline, Curve, Floats, Group, History, with_slots
-from mho.report.svg import INK, MUTED, PAPER, RULE, Canvas, color, draw_both, marker
+from mho.reporting.sections import Figure, KeyEntry
+from mho.reporting.series import Baseline, Curve, Floats, Group, History, with_slots
+from mho.reporting.svg import INK, MUTED, PAPER, RULE, Canvas, color, draw_both, marker
 from mho.units import duration_text
 
 _BAND = "Line: mean over chips. Band: 5th to 95th percentile. Open marks: the worst chip."
@@ -169,7 +170,9 @@ def _edges(accuracy: Floats, baseline: Baseline | None) -> Floats:
 def _draw_group(axes: Axes, group: Group, edges: Floats, baseline: Baseline | None) -> None:
     paint = color(group.slot or 0)
     counts, _ = np.histogram(group.accuracy, bins=edges)
-    axes.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=paint, alpha=0.75, edgecolor=PAPER, linewidth=0.8)
+    axes.bar(
+        edges[:-1], counts, width=np.diff(edges), align="edge", color=paint, alpha=0.75, edgecolor=PAPER, linewidth=0.8
+    )
     tallest = max(int(counts.max()), 1)
     axes.plot(group.accuracy, np.full_like(group.accuracy, -0.10 * tallest), "|", color=paint, markersize=7)
     if baseline is not None:
@@ -209,7 +212,7 @@ def training_curves(
             )
         axes.set_xlabel("Epoch")
         axes.set_ylabel(ylabel)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
         axes.tick_params(axis="x", labelcolor=MUTED)
 
     wide, narrow = draw_both(draw, 3.2, 3.0)

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mho.errors import InputError
-from mho.evaluate.atomic import write_atomically
-from mho.report.figures import accuracy_vs_age, accuracy_vs_noise, chip_histogram, training_curves
-from mho.report.maps import conductance_map, dominance_bars
-from mho.report.page import render
-from mho.report.sections import Details, Hero, Section, Stat, Table
-from mho.report.series import Baseline, Curve, DominanceRow, Group, History, slots_by_name, with_slots
+from mho.evaluation.atomic import write_atomically
+from mho.reporting.figures import accuracy_vs_age, accuracy_vs_noise, chip_histogram, training_curves
+from mho.reporting.maps import conductance_map, dominance_bars
+from mho.reporting.page import render
+from mho.reporting.sections import Details, Hero, Section, Stat, Table
+from mho.reporting.series import Baseline, Curve, DominanceRow, Group, History, slots_by_name, with_slots
 
 _NETWORKS = (
     ("digital_on_chips", "Digital, on the chips"),
@@ -65,7 +65,8 @@ def run_report(path: str | os.PathLike[str], run: RunData) -> Path:
 
 def run_sections(run: RunData) -> tuple[Section, ...]:
     """The sections of ``run``: head, numbers, figures, hardware, how to repeat it."""
-    names = [item.name for item in (*(run.curves_noise or ()), *(run.curves_age or ()), *(run.histogram or ()))]
+    curves = (*(run.curves_noise or ()), *(run.curves_age or ()))
+    names = [curve.name for curve in curves] + [group.name for group in run.histogram or ()]
     slots = slots_by_name([*names, *(history.name for history in run.training or ())])
     digital = _baseline(run)
     sections: list[Section] = [_hero(run)]

@@ -6,8 +6,8 @@ from html import escape as escape_html
 from importlib.resources import files
 
 from mho.errors import InputError
-from mho.report.sections import Details, Figure, Hero, KeyEntry, Section, Stat, Table, Text
-from mho.report.svg import SLOTS, check_svg, marker, with_prefix
+from mho.reporting.sections import Details, Figure, Hero, KeyEntry, Section, Stat, Table, Text
+from mho.reporting.svg import SLOTS, check_svg, marker, with_prefix
 
 # The browser enforces what the page promises: nothing is fetched, nothing runs.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -29,7 +29,7 @@ def render(sections: Sequence[Section], *, title: str) -> str:
     outside itself.
     """
     body = "\n".join(_render(section, index) for index, section in enumerate(sections))
-    style = files("mho.report").joinpath("page.css").read_text(encoding="utf-8")
+    style = files("mho.reporting").joinpath("page.css").read_text(encoding="utf-8")
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -61,17 +61,18 @@ def _render(section: Section, index: int) -> str:
     if isinstance(section, Hero):
         return _hero(section)
     if isinstance(section, Text):
-        return f"<section>{_heading(section.title)}{''.join(f'<p>{escape(p)}</p>' for p in section.paragraphs)}</section>"
+        return (
+            f"<section>{_heading(section.title)}{''.join(f'<p>{escape(p)}</p>' for p in section.paragraphs)}</section>"
+        )
     if isinstance(section, Table):
         return _table(section)
     if isinstance(section, Figure):
         return _figure(section, index)
     if isinstance(section, Details):
         shown = " open" if section.open else ""
-        return (
-            f'<section class="card">{_heading(section.title)}<details{shown}><summary>{escape(section.summary)}</summary>'
-            f'<pre tabindex="0">{escape_html(section.text)}</pre></details></section>'
-        )
+        summary, text = escape(section.summary), escape_html(section.text)
+        body = f'<details{shown}><summary>{summary}</summary><pre tabindex="0">{text}</pre></details>'
+        return _card(section.title, body)
     raise InputError(
         f"report: section {index} is a {type(section).__name__}. Fix: use Hero, Text, Table, Figure or Details."
     )
@@ -79,6 +80,10 @@ def _render(section: Section, index: int) -> str:
 
 def _heading(title: str) -> str:
     return f"<h2>{escape(title)}</h2>" if title else ""
+
+
+def _card(title: str, body: str) -> str:
+    return f'<section class="card">{_heading(title)}{body}</section>'
 
 
 def _hero(hero: Hero) -> str:
@@ -105,10 +110,10 @@ def _table(table: Table) -> str:
         rows.append(f'<tr{strong}><th scope="row">{escape(row[0])}</th>{cells}</tr>')
     caption = f'<p class="caption">{escape(table.caption)}</p>' if table.caption else ""
     name = escape(table.title or "Table")
-    return (
-        f'<section class="card">{_heading(table.title)}<div class="scroll" tabindex="0" role="region" aria-label="{name}">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{caption}</section>"
-    )
+    grid = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    # Scrolling boxes take the focus, so that a keyboard can scroll them.
+    box = f'<div class="scroll" tabindex="0" role="region" aria-label="{name}">{grid}</div>'
+    return _card(table.title, box + caption)
 
 
 def _is_number(cell: str) -> bool:
@@ -128,7 +133,7 @@ def _figure(figure: Figure, index: int) -> str:
     both = ' class="has-narrow"' if figure.narrow else ""
     key = f'<ul class="key">{"".join(map(_key_entry, figure.key))}</ul>' if figure.key else ""
     caption = f"<figcaption>{escape(figure.caption)}</figcaption>" if figure.caption else ""
-    return f'<section class="card">{_heading(figure.title)}{key}<figure{both}>{"".join(drawings)}{caption}</figure></section>'
+    return _card(figure.title, f"{key}<figure{both}>{''.join(drawings)}{caption}</figure>")
 
 
 def _key_entry(entry: KeyEntry) -> str:

@@ -8,13 +8,13 @@ import numpy as np
 import xarray as xr
 
 from mho.errors import InputError
-from mho.evaluate.atomic import write_atomically
-from mho.evaluate.result import Result
-from mho.report.figures import accuracy_vs_age, accuracy_vs_noise, chip_histogram
-from mho.report.page import render
-from mho.report.run import RunData, run_sections
-from mho.report.sections import Details, Figure, Hero, Section, Stat, Table, Text
-from mho.report.series import Baseline, Curve, Group
+from mho.evaluation.atomic import write_atomically
+from mho.evaluation.result import Result
+from mho.reporting.figures import accuracy_vs_age, accuracy_vs_noise, chip_histogram
+from mho.reporting.page import render
+from mho.reporting.run import RunData, run_sections
+from mho.reporting.sections import Details, Figure, Hero, Section, Stat, Table, Text
+from mho.reporting.series import Baseline, Curve, Group
 from mho.units import duration_text
 
 Item = Result | RunData | Section
@@ -24,7 +24,7 @@ _MOST_CURVES = 6
 def report(path: str | os.PathLike[str], *items: Item) -> Path:
     """Write one self-contained HTML page of ``items`` to ``path``, atomically, and return the path.
 
-    Items: :class:`~mho.evaluate.result.Result`, :class:`RunData`, or sections (:class:`Hero`, :class:`Text`,
+    Items: :class:`~mho.evaluation.result.Result`, :class:`RunData`, or sections (:class:`Hero`, :class:`Text`,
     :class:`Table`, :class:`Figure`, :class:`Details`), in the order of the page. Text is escaped.
 
     Raises :class:`InputError` for anything else or for no items, and :class:`~mho.errors.CheckpointError`
@@ -61,9 +61,11 @@ def result_sections(result: Result) -> tuple[Section, ...]:
     baseline = None if clean is None else Baseline("Same weights, without noise", float(clean.mean()))
     sections: list[Section] = [_hero(result, summary)]
     if result.data.sizes["noise_scale"] > 1:
-        sections.append(accuracy_vs_noise(_curves(result, "noise_scale"), baseline))
+        curves = _curves(result, "noise_scale")
+        sections.append(accuracy_vs_noise(curves[:_MOST_CURVES], baseline, caption=_left_out(curves)))
     if result.data.sizes["age_s"] > 1:
-        sections.append(accuracy_vs_age(_curves(result, "age_s"), baseline))
+        curves = _curves(result, "age_s")
+        sections.append(accuracy_vs_age(curves[:_MOST_CURVES], baseline, caption=_left_out(curves)))
     if summary["mean"].size <= _MOST_CURVES and result.chips > 1:
         sections.append(chip_histogram(_groups(result), baseline))
     sections.append(_table(result, summary))
@@ -78,7 +80,9 @@ def _hero(result: Result, summary: xr.Dataset) -> Hero:
     # The description's own point where it was measured: noise x 1, converters as described, youngest.
     nominal = {"noise_scale": 1.0, "bits": 0}
     at = {dim: int(np.abs(summary[dim].to_numpy() - value).argmin()) for dim, value in nominal.items()}
-    first = summary.isel(age_s=int(summary["age_s"].argmin()), **at)
+    first = summary.isel(
+        age_s=int(summary["age_s"].to_numpy().argmin()), noise_scale=at["noise_scale"], bits=at["bits"]
+    )
     where = f"on the hardware {attrs['hardware']}" if "hardware" in attrs else "on virtual chips"
     images, seeds = result.data.sizes["image"], result.data.sizes["seed"]
     lead = f"{result.chips} chips, {images} images, {seeds} training seed{'s' * (seeds != 1)}."
@@ -103,7 +107,7 @@ def _label(result: Result, point: xr.Dataset | xr.DataArray, without: str = "") 
 
 
 def _curves(result: Result, along: str) -> tuple[Curve, ...]:
-    """One curve for each combination of the other swept labels; the first six."""
+    """One curve for each combination of the other swept labels."""
     accuracy = result.accuracy().sortby(along)
     others = [dim for dim in ("age_s", "noise_scale", "bits") if dim != along]
     curves = []
@@ -113,7 +117,14 @@ def _curves(result: Result, along: str) -> tuple[Curve, ...]:
             values = part.transpose(along, "seed", "chip").to_numpy().reshape(part.sizes[along], -1)
             name = _label(result, part.isel({along: 0}), without=along) or "On the chips"
             curves.append(Curve(name, part[along].to_numpy(), values))
-    return tuple(curves[:_MOST_CURVES])
+    return tuple(curves)
+
+
+def _left_out(curves: tuple[Curve, ...]) -> str:
+    """More lines than colours cannot be told apart: the caption says what is in the table alone."""
+    if len(curves) <= _MOST_CURVES:
+        return ""
+    return f"The first {_MOST_CURVES} of {len(curves)} combinations; the table has all."
 
 
 def _groups(result: Result) -> tuple[Group, ...]:

@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from html.parser import HTMLParser
-from typing import Literal
+from typing import Any, Literal
 
-import matplotlib as mpl
+from matplotlib import style
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as MplFigure
 
@@ -54,13 +54,14 @@ def draw_both(draw: Callable[[Canvas], None], height_wide: float, height_narrow:
 
     Settings of matplotlib hold for this call only.
     """
-    return _draw(draw, "wide", 8.4, height_wide, 9.0), _draw(draw, "narrow", 4.5, height_narrow, 9.6)
+    return _draw(draw, "wide", 8.4, height_wide, 9.0), _draw(draw, "narrow", 4.1, height_narrow, 10.2)
 
 
 def _draw(draw: Callable[[Canvas], None], layout: Layout, width: float, height: float, font: float) -> str:
-    settings = {
+    settings: dict[str, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": "mho",
+        "text.parse_math": False,
         "svg.id": None,
         "font.family": "DejaVu Sans",
         "font.size": font,
@@ -82,14 +83,16 @@ def _draw(draw: Callable[[Canvas], None], layout: Layout, width: float, height: 
         "ytick.major.size": 0.0,
         "legend.frameon": False,
     }
-    with mpl.rc_context(settings):
+    # A user's own matplotlibrc must not change the page.
+    with style.context(["default", settings]):
         figure = MplFigure(figsize=(width, height), layout="constrained")
         figure.patch.set_visible(False)
         draw(Canvas(figure=figure, layout=layout, width=width, font=font))
         for axes in figure.axes:
             axes.patch.set_visible(False)
         stream = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        FigureCanvasSVG(figure)
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return _inline(stream.getvalue())
 
 
@@ -144,7 +147,9 @@ def check_svg(svg: str, name: str) -> None:
     """Raise :class:`InputError` unless ``svg`` is one element that runs nothing and loads nothing."""
     text = svg.strip()
     if not (text.startswith("<svg") and text.endswith("</svg>")):
-        raise InputError(f"Figure {name!r}: svg must be one <svg> element without a prolog. Fix: cut what is around it.")
+        raise InputError(
+            f"Figure {name!r}: svg must be one <svg> element without a prolog. Fix: cut what is around it."
+        )
     inspector = _Inspector()
     inspector.feed(text)
     if inspector.faults:

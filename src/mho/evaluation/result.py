@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike
 from rich.table import Table
 
 from mho.errors import CheckpointError, InputError
-from mho.evaluate.atomic import write_atomically
-from mho.evaluate.statistics import fifth_percentile, hierarchical_bootstrap, percentile_note
+from mho.evaluation.atomic import write_atomically
+from mho.evaluation.statistics import fifth_percentile, hierarchical_bootstrap, percentile_note
 from mho.units import duration_text, seconds
 
 DIMS = ("seed", "chip", "age_s", "noise_scale", "bits", "image")
@@ -113,7 +113,7 @@ class Result:
 
         ``mean``: over seeds, chips and images. ``std``: over chips, root mean square over seeds of the
         standard deviation with n - 1 (NaN for one chip). ``std_seeds``: of the seeds' means (NaN for one
-        seed). ``p5``, ``worst``: 5th percentile (:func:`~mho.evaluate.statistics.fifth_percentile`) and
+        seed). ``p5``, ``worst``: 5th percentile (:func:`~mho.evaluation.statistics.fifth_percentile`) and
         minimum over all chips of all seeds. ``ci95_low``, ``ci95_high``: hierarchical bootstrap of the
         mean, the same resamples at each point. ``clean``: mean over seeds, where measured.
         """

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import binomtest
 
 from mho.errors import InputError
-from mho.evaluate.statistics import (
+from mho.evaluation.statistics import (
     StopRule,
     _replicates,
     fifth_percentile,

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from mho.errors import InputError
-from mho.report.figures import _room_for, accuracy_vs_age, accuracy_vs_noise, chip_histogram, training_curves
-from mho.report.maps import conductance_map, dominance_bars
-from mho.report.series import Baseline, Curve, DominanceRow, Group, History, slots_by_name, with_slots
-from mho.report.svg import Canvas
+from mho.reporting.figures import _room_for, accuracy_vs_age, accuracy_vs_noise, chip_histogram, training_curves
+from mho.reporting.maps import conductance_map, dominance_bars
+from mho.reporting.series import Baseline, Curve, DominanceRow, Group, History, slots_by_name, with_slots
+from mho.reporting.svg import Canvas
 
 
 def curve(name="a", x=(1.0, 2.0), chips=4, slot=None):
@@ -29,8 +29,7 @@ def test_the_drawing_holds_mean_band_and_worst():
     assert "fill-opacity" not in one.svg
     assert "stroke-dasharray" in accuracy_vs_noise([curve()], Baseline("digital", 97.0)).svg
     assert "stroke-dasharray" not in many.svg
-    assert "87.5" not in many.alt
-    assert "mean 81.5" in many.alt.replace("mean 81.4 ", "mean 81.5 ")
+    assert "mean 83.2 % at 1 to 91.8 % at 2, worst chip 80.0 %" in many.alt
 
 
 def test_ages_are_labelled_as_people_say_them():
@@ -63,7 +62,7 @@ def test_the_map_shows_every_cell_or_says_which():
     assert "shown" not in small.caption
     assert 'width="4" height="3"' in small.svg
     large = conductance_map(np.ones((600, 10)))
-    assert "every 3th row" in large.caption or "every 3rd row" in large.caption
+    assert "1 row in 3 shown" in large.caption
     assert 'width="10" height="200"' in large.svg
     assert "-5" in conductance_map(np.array([[-5.0, 5.0]])).alt
     for bad in (np.ones(3), np.array([[np.nan]]), np.ones((0, 3))):
@@ -113,7 +112,13 @@ def test_impossible_series_are_refused():
         History("a", np.arange(3), np.ones(2))
 
 
-def test_settings_of_matplotlib_are_untouched():
-    before = dict(mpl.rcParams)
-    accuracy_vs_noise([curve()])
-    assert dict(mpl.rcParams) == before
+def test_settings_of_matplotlib_neither_change_nor_matter():
+    plain = accuracy_vs_noise([curve("a $ b $ c")])
+    with mpl.rc_context({"axes.facecolor": "red", "lines.linestyle": ":", "font.size": 30.0}):
+        before = dict(mpl.rcParams)
+        assert accuracy_vs_noise([curve("a $ b $ c")]) == plain
+        assert dict(mpl.rcParams) == before
+
+
+def test_dollars_are_text():
+    assert "$x^" in words(accuracy_vs_noise([curve()], xlabel="$x^").svg)

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from report_demo import demo_run
 
-import mho.report
+import mho
+import mho.reporting
 from mho.errors import CheckpointError, InputError
-from mho.evaluate.result import Result
-from mho.report.api import report
-from mho.report.page import render
-from mho.report.run import RunData, run_report, run_sections
-from mho.report.sections import Details, Figure, Hero, Stat, Table, Text
-from mho.report.svg import check_svg
+from mho.evaluation.result import Result
+from mho.reporting.api import report
+from mho.reporting.page import render
+from mho.reporting.run import RunData, run_report, run_sections
+from mho.reporting.sections import Details, Figure, Hero, Stat, Table, Text
+from mho.reporting.svg import check_svg
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 ATTACK = '<script>alert("x")</script> & "quoted" \'single\''
@@ -74,6 +75,11 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.text).split())
 
 
+def without_figures() -> RunData:
+    none = {"curves_noise": None, "curves_age": None, "histogram": None, "training": None}
+    return replace(demo_run(), **none, conductance_uS=None, dominance=None)
+
+
 @pytest.fixture(scope="module")
 def page_text(tmp_path_factory):
     return run_report(tmp_path_factory.mktemp("run") / "report.html", demo_run()).read_text(encoding="utf-8")
@@ -120,7 +126,7 @@ def test_missing_parts_are_not_mentioned():
     assert page.headings == ["bare", "How to repeat it"]
     assert "svg" not in page.tags
     assert "None" not in page.words
-    no_recipe = run_sections(replace(demo_run(), recipe_toml=None, dominance=None))
+    no_recipe = run_sections(replace(without_figures(), recipe_toml=None))
     titles = [getattr(section, "title", "") for section in no_recipe]
     assert "Recipe" not in titles
     assert "Noise sources" not in titles
@@ -165,7 +171,7 @@ def _contrast(a: str, b: str) -> float:
 
 
 def test_colours_have_the_contrast_of_wcag_aa():
-    css = Path(mho.report.__path__[0], "page.css").read_text(encoding="utf-8")
+    css = Path(mho.reporting.__path__[0], "page.css").read_text(encoding="utf-8")
     light, dark = (dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block)) for block in css.split("@media", 2)[:2])
     assert _contrast("#000000", "#ffffff") == pytest.approx(21.0)
     for theme in (light, dark):
@@ -193,16 +199,16 @@ def test_all_text_is_escaped(tmp_path):
     )
     page = Page(report(tmp_path / "page.html", *sections).read_text(encoding="utf-8"))
     assert "script" not in page.tags
-    assert page.words.count('alert("x")') == 18
+    # <title> and head 7, text 2, table 5, figure 2 (its alt is an attribute), details 3.
+    assert page.words.count('alert("x")') == 19
     assert page.labels == [ATTACK]
-    run = run_report(tmp_path / "run.html", replace(demo_run(), name=ATTACK, hardware=ATTACK, command=ATTACK))
+    run = run_report(tmp_path / "run.html", replace(without_figures(), name=ATTACK, hardware=ATTACK, command=ATTACK))
     assert "script" not in Page(run.read_text(encoding="utf-8")).tags
 
 
 def test_names_inside_drawings_are_escaped(tmp_path):
-    data = demo_run()
-    groups = tuple(replace(group, name=ATTACK) for group in data.histogram[:1])
-    path = run_report(tmp_path / "run.html", replace(data, histogram=groups, noise_label=ATTACK))
+    groups = tuple(replace(group, name=ATTACK) for group in demo_run().histogram[:1])
+    path = run_report(tmp_path / "run.html", replace(without_figures(), histogram=groups))
     page = Page(path.read_text(encoding="utf-8"))
     assert "script" not in page.tags
     assert ATTACK in page.words
@@ -266,8 +272,16 @@ def test_a_result_becomes_a_page_and_the_package_can_be_called(tmp_path):
     assert Page(mho.report(tmp_path / "one.html", single).read_text()).headings == ["Evaluation", "Accuracy"]
 
 
+def test_lines_that_are_left_out_are_said(tmp_path):
+    outcomes = np.random.default_rng(0).random((1, 3, 2, 1, 7, 50)) < 0.9
+    result = Result.of(outcomes, ages_s=(1.0, 60.0), bits=(0, 2, 3, 4, 5, 6, 7))
+    page = Page(report(tmp_path / "page.html", result).read_text(encoding="utf-8"))
+    assert "The first 6 of 7 combinations; the table has all." in page.words
+    assert "1 min, 7 bits" in page.words.replace("\u00a0", " ")
+
+
 def test_a_package_without_a_use_costs_nothing():
-    code = "import mho.report, sys; assert not {'matplotlib', 'xarray', 'rich', 'pydantic'} & set(sys.modules)"
+    code = "import mho.reporting, sys; assert not {'matplotlib', 'xarray', 'rich', 'pydantic'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     with pytest.raises(AttributeError, match="no attribute 'tabel'"):
-        mho.report.tabel  # noqa: B018
+        mho.reporting.tabel  # noqa: B018

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mho.errors import InputError
-from mho.report.sections import Figure
-from mho.report.series import DominanceRow
-from mho.report.svg import INK, MUTED, RULE, Canvas, color, draw_both
+from mho.reporting.sections import Figure
+from mho.reporting.series import DominanceRow
+from mho.reporting.svg import INK, MUTED, RULE, Canvas, color, draw_both
 
 _MAX_CELLS = 256
 # Fewer colours than the eye separates in noise; fewer bytes.
@@ -28,7 +28,9 @@ def conductance_map(
     """
     g = np.asarray(g_uS, dtype=np.float64)
     if g.ndim != 2 or g.size == 0 or not np.isfinite(g).all():
-        raise InputError(f"conductance_map: shape {g.shape}, needs a finite matrix [row, column]. Fix: one tile or layer.")
+        raise InputError(
+            f"conductance_map: shape {g.shape}, needs a finite matrix [row, column]. Fix: one tile or layer."
+        )
     steps = tuple(-(-size // _MAX_CELLS) for size in g.shape)
     cells = g[:: steps[0], :: steps[1]]
     signed = bool(g.min() < 0)
@@ -62,9 +64,11 @@ def conductance_map(
         bar.ax.tick_params(color=RULE, labelcolor=MUTED, size=2)
 
     wide, narrow = draw_both(draw, 0.7 + 7.0 * shape * 0.75, 1.3 + 4.0 * shape)
-    thinned = [f"every {k}th {what}" for k, what in zip(steps, ("row", "column"), strict=True) if k > 1]
+    thinned = [f"1 {what} in {k}" for k, what in zip(steps, ("row", "column"), strict=True) if k > 1]
     where = f"{layer}: " if layer else ""
-    text = f"{where}{g.shape[0]} rows x {g.shape[1]} columns{', ' + ' and '.join(thinned) + ' shown' if thinned else ''}."
+    text = (
+        f"{where}{g.shape[0]} rows x {g.shape[1]} columns{', ' + ' and '.join(thinned) + ' shown' if thinned else ''}."
+    )
     alt = (
         f"Map of the conductances {('of ' + layer) if layer else ''}: {g.shape[0]} by {g.shape[1]}, mean "
         f"{g.mean():.3g}, from {g.min():.3g} to {g.max():.3g} {unit}."
@@ -72,9 +76,7 @@ def conductance_map(
     return Figure(svg=wide, narrow=narrow, title=title, caption=f"{text} {caption}".strip(), alt=alt)
 
 
-def dominance_bars(
-    rows: Sequence[DominanceRow], *, title: str = "Which noise dominates", caption: str = ""
-) -> Figure:
+def dominance_bars(rows: Sequence[DominanceRow], *, title: str = "Which noise dominates", caption: str = "") -> Figure:
     """Level of each noise source relative to full scale, in dB, loudest first; absent ones are named too."""
     if not rows:
         raise InputError("dominance_bars: no rows. Fix: leave the figure out, or give one DominanceRow or more.")
@@ -102,7 +104,9 @@ def dominance_bars(
 
     height = 0.55 + 0.44 * len(ordered)
     wide, narrow = draw_both(draw, height, height + 0.05 * len(ordered))
-    said = "; ".join(f"{r.source} {r.level_dB:.1f} dB" if np.isfinite(r.level_dB) else f"{r.source} none" for r in ordered)
+    said = "; ".join(
+        f"{r.source} {r.level_dB:.1f} dB" if np.isfinite(r.level_dB) else f"{r.source} none" for r in ordered
+    )
     notes = " ".join(f"{row.source}: {row.note}." for row in ordered if row.note)
     text = f"{caption} Longer is louder; 20 dB is a factor of ten in amplitude. {notes}".strip()
     return Figure(svg=wide, narrow=narrow, title=title, caption=text, alt=f"{title}, relative to full scale: {said}.")

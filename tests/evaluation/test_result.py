@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from mho.errors import CheckpointError, InputError
-from mho.evaluate.atomic import write_atomically
-from mho.evaluate.result import DIMS, Result
-from mho.evaluate.statistics import hierarchical_bootstrap
+from mho.evaluation.atomic import write_atomically
+from mho.evaluation.result import DIMS, Result
+from mho.evaluation.statistics import hierarchical_bootstrap
 
 ATTRS = {"hardware": "generic", "model": "mlp", "chip_seed": 7, "versions": {"mho": "0.1.0"}, "command": "mho run"}
 AGES = (25.0, 86400.0, 31557600.0)

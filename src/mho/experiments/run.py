@@ -1,0 +1,95 @@
+"""``mho run``: train, fabricate, measure and report one recipe."""
+
+import json
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mho.data import load_dataset
+from mho.errors import CheckpointError
+from mho.evaluation.atomic import write_atomically
+from mho.experiments.measure import Judge
+from mho.experiments.networks import Say, Trainer
+from mho.experiments.summary import page_of, summarize
+from mho.hardware import dump_hardware, load_hardware
+from mho.reporting.run import run_report
+from mho.train import Recipe, dump_recipe, load_recipe
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """Where a run left its files, and its numbers (the content of ``summary.json``)."""
+
+    folder: Path
+    summary: dict[str, Any]
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
+
+def run_recipe(
+    recipe: Recipe | str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] = "runs",
+    resume: bool = False,
+    seeds: tuple[int, ...] | None = None,
+    progress: bool = False,
+    say: Say | None = None,
+) -> RunSummary:
+    """Train the three networks of ``recipe``, put them on virtual chips and write the results.
+
+    Writes ``<out>/<name>/``: ``recipe.toml``, ``hardware.toml``, checkpoints for each seed and network,
+    ``results/*.npz`` (every outcome), ``summary.json``, ``report.html``. ``resume``: continue from the
+    checkpoints there, to the same bits as an uninterrupted run. ``say`` is told what begins.
+
+    Raises :class:`RecipeError`, :class:`HardwareError`, :class:`DataError` before anything is written, and
+    :class:`CheckpointError` for a folder that cannot be written.
+    """
+    began = time.monotonic()
+    tell: Say = say or (lambda text: None)
+    described = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    if seeds:
+        described = described.model_copy(update={"seeds": seeds})
+    hw = load_hardware(described.hardware)
+    tell(f"data: {described.data.dataset}")
+    data = load_dataset(described.data.dataset, data_dir=data_dir)
+    folder = _folder(Path(out) / described.name)
+    write_atomically(folder / "recipe.toml", dump_recipe(described).encode())
+    write_atomically(folder / "hardware.toml", dump_hardware(hw).encode())
+    command = _command(recipe, described)
+    trainer = Trainer(described, data, hw, folder, resume, progress, tell)
+    networks = [trainer.networks(seed) for seed in described.seeds]
+    judge = Judge(described, data, hw, progress, tell, command)
+    measured = judge.measure(networks)
+    _folder(folder / "results")
+    for kind, results in (("final", measured.final), ("noise", measured.noise), ("age", measured.age)):
+        for name, result in results.items():
+            result.save(folder / "results" / f"{kind}_{name}.npz")
+    summary = summarize(described, networks, measured, time.monotonic() - began, command)
+    page = page_of(described, hw, networks, measured, summary)
+    summary["wall_s"] = round(time.monotonic() - began, 1)
+    write_atomically(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    run_report(folder / "report.html", replace(page, wall_s=summary["wall_s"]))
+    return RunSummary(folder, summary)
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be made: {error.strerror}. Way out: --out with a folder that you may write to."
+        ) from error
+    return path
+
+
+def _command(recipe: Recipe | str | os.PathLike[str], described: Recipe) -> str:
+    name = described.name if isinstance(recipe, Recipe) else os.fspath(recipe)
+    seeds = "".join(f" --seed {s}" for s in described.seeds)
+    return f"mho run {name}{seeds}"
+
+
