@@ -1,0 +1,86 @@
+"""``mho``: one command, its subcommands, and how errors reach a person."""
+
+import os
+import sys
+import traceback
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+
+import mho
+from mho.cli import bench, evaluation, hardware, inspection, runs
+from mho.errors import MhoError, nearest
+
+app = typer.Typer(
+    name="mho",
+    help="Train neural networks for noisy analog hardware, prove them on many virtual chips.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(hardware.app, name="hardware", help="Descriptions of analog hardware: list them, look into one.")
+app.add_typer(bench.app, name="bench", help="Measure mho itself on this machine.")
+app.command("inspect")(inspection.inspect)
+app.command("run")(runs.run)
+app.command("evaluate")(evaluation.evaluate)
+app.command("report")(runs.report)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mho {mho.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+    show_traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show where in the code an error arose.")
+    ] = False,
+) -> None:
+    """Options of all commands; read again in :func:`main`, where errors end up."""
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run ``mho`` with ``arguments`` (those of the process without); exits with 0, 2 (error) or 130 (Ctrl-C)."""
+    given = sys.argv[1:] if arguments is None else arguments
+    errors = Console(stderr=True, highlight=False)
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(args=given, prog_name="mho", standalone_mode=False)
+    except MhoError as error:
+        if "--traceback" in given:
+            traceback.print_exc()
+        errors.print("[bold red]error:[/] ", end="")
+        errors.print(str(error), markup=False, soft_wrap=True)
+        sys.exit(2)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        errors.print("\ninterrupted; what was saved is whole. Continue with the same command and --resume.")
+        sys.exit(130)
+    except click.UsageError as error:
+        errors.print("[bold red]error:[/] ", end="")
+        errors.print(_usage(error, command), markup=False, soft_wrap=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        # The reader of our output went away (``mho hardware list | head``).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: click.UsageError, command: click.Command) -> str:
+    message = error.format_message()
+    group = error.ctx.command if error.ctx is not None else command
+    if message.startswith("No such command") and isinstance(group, click.Group):
+        wrong = message.split("'")[1]
+        return f"{message} {nearest(wrong, group.commands)}"
+    path = error.ctx.command_path if error.ctx is not None else "mho"
+    return f"{message} Try '{path} --help'."

@@ -1,0 +1,101 @@
+"""``mho run`` and ``mho report``."""
+
+import json
+import os
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from mho.cli.output import console, table
+from mho.errors import CheckpointError
+
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", envvar="MHO_DATA", help="Folder of data sets; else they are downloaded.")
+]
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(help="A built-in recipe (mnist-mini, mnist) or a TOML file.")] = "mnist-mini",
+    data_dir: DataDir = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("runs"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoints of an earlier run.")] = False,
+    seed: Annotated[list[int] | None, typer.Option("--seed", min=0, help="Training seed; may be repeated.")] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open the report in a browser, if there is a display.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the table.")] = False,
+) -> None:
+    """Train a digital network and its hardware-robust twin, put both on many virtual chips, and report."""
+    from mho.experiments import run_recipe
+
+    notes = Console(stderr=True, highlight=False)
+    found = run_recipe(
+        recipe,
+        data_dir=data_dir,
+        out=out,
+        resume=resume,
+        seeds=tuple(seed) if seed else None,
+        progress=not quiet and notes.is_terminal,
+        say=None if quiet else lambda text: notes.print(text, markup=False),
+    )
+    console().print(summary_table(found.summary))
+    console().print(f"report: {found.report}", soft_wrap=True)
+    if show:
+        open_in_browser(found.report)
+
+
+def summary_table(summary: dict[str, Any]) -> Any:
+    """The table that a run prints: the networks, their accuracy over chips, the distance to digital."""
+    digital = float(summary["digital"]["accuracy"])
+    chips = summary["hardware_aware"]["chips"]
+    shown = table(
+        f"{summary['name']}: {summary['images']:,} test images on {chips} virtual chips of {summary['hardware']}",
+        "network", "clean", "mean", "std", "p5", "worst", "95 % interval", "mean - digital",
+        right=("clean", "mean", "std", "p5", "worst", "95 % interval", "mean - digital"),
+    )  # fmt: skip
+    shown.add_row("digital, without noise", f"{digital:.2f}", "", "", "", "", "", "")
+    for key, name in (
+        ("digital_on_chips", "digital, on the chips"),
+        ("digital_quantized", "quantised digital, on the chips"),
+        ("hardware_aware", "hardware-aware, on the chips"),
+    ):
+        entry = summary[key]
+        numbers = [entry[k] for k in ("clean", "mean", "std", "p5", "worst")]
+        low, high = entry["ci95"]
+        shown.add_row(
+            name,
+            *("" if n is None else f"{n:.2f}" for n in numbers),
+            f"{low:.2f} to {high:.2f}",
+            f"{entry['mean'] - digital:+.2f}",
+        )
+    return shown
+
+
+def open_in_browser(page: Path) -> bool:
+    """Open ``page`` where a person could see it; quietly not otherwise."""
+    display = sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return display and webbrowser.open(page.resolve().as_uri())
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run (runs/mnist-mini), or a result file (.npz).")],
+    out: Annotated[Path | None, typer.Option("--out", help="Path of the page; default: beside the results.")] = None,
+) -> None:
+    """Write a page of saved results, and print the numbers of a run again."""
+    from mho.evaluation.result import Result
+    from mho.reporting.api import report as write_report
+
+    if folder.suffix == ".npz":
+        page = write_report(out or folder.with_suffix(".html"), Result.load(folder))
+        console().print(f"report: {page}", soft_wrap=True)
+        return
+    results = sorted((folder / "results").glob("*.npz"))
+    if not results:
+        raise CheckpointError(f"{folder}: no results/*.npz in it. Way out: the folder of a finished run, or 'mho run' first.")
+    summary = folder / "summary.json"
+    if summary.is_file():
+        console().print(summary_table(json.loads(summary.read_text(encoding="utf-8"))))
+    page = write_report(out or folder / "results.html", *(Result.load(path) for path in results))
+    console().print(f"report: {page}", soft_wrap=True)
