@@ -225,7 +225,7 @@ class Result:
     def load(cls, path: str | os.PathLike[str]) -> "Result":
         """Read what :meth:`save` wrote. Raises :class:`CheckpointError` naming a missing or damaged file."""
         try:
-            with np.load(Path(path), allow_pickle=False) as archive:
+            with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             meta = json.loads(str(arrays["meta"]))
             if meta["format"] != _FORMAT:

@@ -28,11 +28,6 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
-def _version(weight: Tensor) -> int:
-    """Counts the in-place changes of a weight (an inference tensor has no counter)."""
-    return 0 if is_traced() or weight.is_inference() else weight._version
-
-
 def draw_seed() -> int:
     """A seed from torch's default generator, so that torch.manual_seed fixes all noise."""
     return int(torch.randint(0x7FFF_FFFF_FFFF_FFFF, ()).item())
@@ -51,6 +46,7 @@ class Surrogate:
         self.noise_in_eval = noise_in_eval
         self.calibrating = 0
         self.chip_seed: int | None = None
+        self._drawn_at: dict[str, tuple[int | None, int]] = {}
         self._ranges_of_step: dict[str, tuple[tuple[int | None, int], Tensor]] = {}
 
     def new_chip(self) -> None:
@@ -73,7 +69,7 @@ class Surrogate:
         observing = training or self.calibrating > 0
         if not traced and not observing:
             refuse_unknown_ranges(site, ranges)
-        step = _version(weight)
+        step = 0 if traced else self._step(site, weight)
         draws = self._static(site, weight, step, traced) if noisy else None
         array = program(weight, site.op, hw, draws, t_s=hw.environment.t_s, bound=bound, exact_wires=False)
         if not noisy:
@@ -95,6 +91,21 @@ class Surrogate:
             self._observe(site, ranges, observed, traced, weight)
         return y
 
+    def _step(self, site: Site, weight: Tensor) -> int:
+        """How often the weight has changed since the chip was drawn: 0 within one training step.
+
+        An optimiser's step means a new chip even where the network's own forward, which draws one, is
+        not what is called.
+        """
+        if self.chip_seed is None:
+            self.new_chip()
+        version = 0 if weight.is_inference() else weight._version
+        kept = self._drawn_at.get(site.name)
+        if kept is None or kept[0] != self.chip_seed:
+            kept = (self.chip_seed, version)
+            self._drawn_at[site.name] = kept
+        return version - kept[1]
+
     def _frozen_ranges(self, site: Site, ranges: Tensor, step: int) -> Tensor:
         """The ranges at the first use in this step: all uses, repeated ones too, quantise alike."""
         if site.learned_ranges:
@@ -110,13 +121,12 @@ class Surrogate:
         return self.noise_scale * torch.randn_like(x) if traced else Counter(draw_seed(), self.noise_scale)
 
     def _static(self, site: Site, weight: Tensor, step: int, traced: bool) -> StaticDraws | None:
-        # The version changes with each step of an optimiser, so that a new step is a new chip even
-        # where the network's own forward is not what is called.
-        chip = 0 if self.chip_seed is None else self.chip_seed
+        chip = self.chip_seed
 
         def source(shape: tuple[int, ...], label: str) -> Draw:
             if traced:  # a compiled graph holds no generator and no seed: torch's own functional noise
                 return torch.randn(shape, device=weight.device)
+            assert chip is not None
             return Counter(derive_seed(chip, site.name, step, label))
 
         return draw_static(site.op, site.hw, weight.shape, source, self.noise_scale)
