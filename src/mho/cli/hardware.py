@@ -36,7 +36,7 @@ def show(
     if not noise:
         typer.echo(dump_hardware(hw), nl=False)
         return
-    from mho.physics.dominance import dominance
+    from mho.crossbar.dominance import dominance
     from mho.units import seconds
 
     found = dominance(hw, rows, cols, t_s=None if age is None else seconds(age))

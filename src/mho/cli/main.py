@@ -5,13 +5,15 @@ import sys
 import traceback
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 
 import mho
 from mho.cli import bench, evaluation, hardware, inspection, runs
-from mho.errors import MhoError, nearest
+from mho.errors import MhoError
+
+# typer carries its own copy of click and exports only the leaves of its exceptions.
+UsageError: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
     name="mho",
@@ -60,14 +62,16 @@ def main(arguments: list[str] | None = None) -> Any:
         errors.print("[bold red]error:[/] ", end="")
         errors.print(str(error), markup=False, soft_wrap=True)
         sys.exit(2)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         errors.print("\ninterrupted; what was saved is whole. Continue with the same command and --resume.")
         sys.exit(130)
-    except click.UsageError as error:
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(error.format_message())
+            sys.exit(0)
+        path = error.ctx.command_path if error.ctx is not None else "mho"
         errors.print("[bold red]error:[/] ", end="")
-        errors.print(_usage(error, command), markup=False, soft_wrap=True)
+        errors.print(f"{error.format_message()} Try '{path} --help'.", markup=False, soft_wrap=True)
         sys.exit(2)
     except BrokenPipeError:
         # The reader of our output went away (``mho hardware list | head``).
@@ -75,12 +79,3 @@ def main(arguments: list[str] | None = None) -> Any:
         sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)
 
-
-def _usage(error: click.UsageError, command: click.Command) -> str:
-    message = error.format_message()
-    group = error.ctx.command if error.ctx is not None else command
-    if message.startswith("No such command") and isinstance(group, click.Group):
-        wrong = message.split("'")[1]
-        return f"{message} {nearest(wrong, group.commands)}"
-    path = error.ctx.command_path if error.ctx is not None else "mho"
-    return f"{message} Try '{path} --help'."

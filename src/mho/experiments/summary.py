@@ -16,7 +16,7 @@ from mho.experiments.measure import Measured
 from mho.experiments.networks import Networks
 from mho.hardware.spec import Hardware
 from mho.nn.site import analog_layers
-from mho.physics.dominance import dominance
+from mho.crossbar.dominance import dominance
 from mho.reporting.run import RunData
 from mho.reporting.series import Curve, Group, History
 from mho.train import Recipe, dump_recipe

@@ -133,8 +133,10 @@ def _digital_parameters(model: nn.Module, inspection: Inspection) -> Iterable[st
 
 
 def _install_hooks(model: nn.Module, substrate: Surrogate, allowed: frozenset[str]) -> None:
-    watch = FirstForward(allowed)
     model.register_forward_pre_hook(NewChip(substrate))
+    if isinstance(model, AnalogLayer):
+        return  # there is no code of the user's around it to watch
+    watch = FirstForward(allowed)
     model.register_forward_pre_hook(watch.before)
     model.register_forward_hook(watch.after, always_call=True)
 
