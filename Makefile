@@ -16,17 +16,17 @@ MHO ?= $(BIN)/mho
 PYTEST ?= $(BIN)/python -m pytest
 STRICT := src/mho/hardware src/mho/physics src/mho/crossbar
 
-# Real data sets beside the checkout are used where they are; a folder that you set yourself comes first.
+# Tests of real data sets read a folder beside the checkout where there is one; MHO_DATA comes first.
 ifeq ($(strip $(MHO_DATA)),)
 ifneq ($(wildcard ../shared/data),)
-export MHO_DATA := $(abspath ../shared/data)
+test test-slow: export MHO_DATA := $(abspath ../shared/data)
 endif
 endif
 
 .PHONY: help run test test-slow lint bench install clean
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n '1,5s/^# //p' Makefile
 
 run: $(STAMP)
 	$(MHO) run $(RECIPE) --out $(OUT) --open $(ARGS)

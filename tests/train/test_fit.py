@@ -179,7 +179,10 @@ def test_learning_rate_moves_and_comes_back() -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     seen: list[float] = []
-    note = lambda *_: seen.append(optimizer.param_groups[0]["lr"])
+
+    def note(*_: object) -> None:
+        seen.append(optimizer.param_groups[0]["lr"])
+
     fit(model, Blobs(), optimizer=optimizer, recipe=TrainSettings(schedule="cosine"), epochs=1, on_batch=note)
     assert seen[0] == 0.5
     assert seen[-1] == pytest.approx(0.0)

@@ -9,21 +9,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import mho
+from mho.chips import fabricate
 from mho.errors import InputError, nearest
 from mho.hardware import Adc, Dac, GenericCell, Hardware, Mapping, Tile
 from mho.models import build
+from mho.nn.conversion import calibrate, convert
 
 Side = Literal["digital", "mho"]
 Run = Callable[[], object]
 CHIPS = 25
+BITS = 8
+OUTPUT_NOISE = 0.04
+WEIGHT_NOISE = 0.04
 CLIP_SIGMA = 2.5
 LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True)
 class Case:
-    """One line of the benchmark. ``rows``: of a tile (None: one tile a layer). ``aim``: the ratio aimed at on 2 cores."""
+    """One line of the benchmark. ``rows``: of a tile (None: one tile a layer). ``aim``: a ratio, on two quiet cores."""
 
     network: Literal["mlp", "resnet20", "transformer", "linear"]
     work: Literal["train", "infer", "chips", "gradient"]
@@ -58,12 +62,12 @@ def bench_hardware(rows: int | None = None) -> Hardware:
     """8-bit converters, output noise 0.04 of the ADC's range, weight noise 0.04 of full scale, ``rows`` a tile."""
     return Hardware(
         name="bench",
-        cell=GenericCell(programming_noise=0.04),
+        cell=GenericCell(programming_noise=WEIGHT_NOISE),
         mapping=Mapping(scheme="signed"),
         tile=Tile(rows=rows),
-        dac=Dac(bits=8),
-        adc=Adc(bits=8),
-        output_noise=0.04,
+        dac=Dac(bits=BITS),
+        adc=Adc(bits=BITS),
+        output_noise=OUTPUT_NOISE,
     )
 
 
@@ -78,7 +82,8 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, tokens, 256]`` to logits ``[batch, 10]``."""
-        return self.head(self.encoder(x).mean(dim=1))
+        logits: Tensor = self.head(self.encoder(x).mean(dim=1))
+        return logits
 
 
 def network(name: str) -> tuple[nn.Module, Tensor]:
@@ -94,8 +99,7 @@ def network(name: str) -> tuple[nn.Module, Tensor]:
 
 def convert_for_bench(digital: nn.Module, x: Tensor, rows: int | None) -> nn.Module:
     """The analog twin: learned ranges that start from batch ``x``, weights bounded at 2.5 sigma."""
-    twin = mho.convert(digital, bench_hardware(rows), clip_sigma=CLIP_SIGMA, ranges="learned")
-    return mho.calibrate(twin, [x])
+    return calibrate(convert(digital, bench_hardware(rows), clip_sigma=CLIP_SIGMA, ranges="learned"), [x])
 
 
 def build_run(name: str, side: Side, seed: int = 0) -> Run:
@@ -113,28 +117,31 @@ def build_run(name: str, side: Side, seed: int = 0) -> Run:
     target = torch.randint(0, 10, (len(x),))
     model = digital if side == "digital" else convert_for_bench(digital, x, case.rows)
     if case.work == "train":
-        return _train(model, x, target)
+        return train_run(model, x, target)
     if case.work == "gradient":
-        return _gradient(model, x)
+        return gradient_run(model, x)
     chips = CHIPS if case.work == "chips" else 1
     if side == "mho":
-        return _infer(mho.fabricate(model, chips=chips), x, 1)
-    return _infer(model, x, chips)
+        return infer_run(fabricate(model, chips=chips), x, 1)
+    return infer_run(model, x, chips)
 
 
-def _train(model: nn.Module, x: Tensor, target: Tensor) -> Run:
+def train_run(model: nn.Module, x: Tensor, target: Tensor) -> Run:
+    """A training step of ``model`` on batch ``x`` with classes ``target``."""
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
 
     def step() -> None:
         optimizer.zero_grad()
-        F.cross_entropy(model(x), target).backward()
+        loss = F.cross_entropy(model(x), target)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         optimizer.step()
 
     return step
 
 
-def _gradient(model: nn.Module, x: Tensor) -> Run:
+def gradient_run(model: nn.Module, x: Tensor) -> Run:
+    """Forward and backward of one layer, as inside a network: weight, bias and input ``x`` get a gradient."""
     model.train()
     x.requires_grad_(True)
     upstream = torch.ones(len(x), 1024)
@@ -147,10 +154,11 @@ def _gradient(model: nn.Module, x: Tensor) -> Run:
     return forward_and_backward
 
 
-def _infer(model: nn.Module, x: Tensor, passes: int) -> Run:
+def infer_run(model: nn.Module, x: Tensor, passes: int) -> Run:
+    """``passes`` forward passes in eval mode without gradients; returns the last output."""
     model.eval()
 
-    def infer() -> Tensor:
+    def infer() -> object:
         with torch.no_grad():
             for _ in range(passes - 1):
                 model(x)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mho.bench.cases import CASES, CHIPS, CLIP_SIGMA, bench_hardware, find_case
+from mho.bench.cases import BITS, CASES, CHIPS, CLIP_SIGMA, OUTPUT_NOISE, WEIGHT_NOISE, find_case
 from mho.bench.machine import describe_machine, usable_cores
 from mho.bench.process import MALLOC, run_in_child
 from mho.bench.timing import WARM_UP_SHARE
@@ -86,7 +86,6 @@ def _chosen(cases: Sequence[str] | None) -> list[str]:
 
 def speed_document(results: Sequence[dict[str, Any]], quick: bool = False) -> dict[str, Any]:
     """What ``--json`` writes: the results of :func:`run_speed`, the machine, and how it was measured."""
-    hardware = asdict(bench_hardware())
     return {
         "results": list(results),
         "machine": {**describe_machine(), "load_average": _load()},
@@ -101,7 +100,12 @@ def speed_document(results: Sequence[dict[str, Any]], quick: bool = False) -> di
             "chips": CHIPS,
             "clip_sigma": CLIP_SIGMA,
             "ranges": "learned",
-            "hardware": {key: hardware[key] for key in ("cell", "mapping", "tile", "dac", "adc", "output_noise")},
+            "hardware": {
+                "dac_bits": BITS,
+                "adc_bits": BITS,
+                "output_noise": OUTPUT_NOISE,
+                "weight_noise": WEIGHT_NOISE,
+            },
         },
     }
 

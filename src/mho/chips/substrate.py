@@ -12,8 +12,8 @@ from mho.crossbar import fused
 from mho.crossbar.array import Array, program
 from mho.crossbar.mvm import has_fresh_noise
 from mho.crossbar.noise import Counter, Noise, draw_static
-from mho.nn.site import Site
-from mho.nn.surrogate import is_traced, refuse_unknown_ranges
+from mho.nn.site import Site, is_traced
+from mho.nn.surrogate import refuse_unknown_ranges
 from mho.rng import derive_seed, normals
 
 
@@ -42,6 +42,8 @@ class OnChip:
     ``arrays[site name][chip]``; ``gains[site name][chip]``: digital drift compensation. The fresh
     noise of a read depends on the chip's seed, the pass and the number of the read in it.
     """
+
+    simulated = True
 
     def __init__(self, seeds: tuple[int, ...], arrays: Mapping[str, tuple[Array, ...]]) -> None:
         self.seeds = seeds

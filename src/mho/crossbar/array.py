@@ -16,7 +16,7 @@ from torch import Tensor
 from mho.crossbar import fused_weight
 from mho.crossbar.noise import Draw, StaticDraws, as_tensor, cells_per_weight
 from mho.crossbar.ops import ConvOp, Op
-from mho.hardware.spec import Hardware
+from mho.hardware.spec import Hardware, Mapping
 from mho.physics import cells, faults, thermal, wires
 from mho.units import ELEMENTARY_CHARGE_C
 
@@ -116,6 +116,21 @@ def to_weights(g_uS: Tensor, w_max: Tensor, hw: Hardware) -> Tensor:
     return (g_uS[0] - g_uS[1]) * (w_max / span)
 
 
+def is_ideal(hw: Hardware) -> bool:
+    """Whether ``hw`` describes nothing analog at all: a product on it is the digital one to the last bit.
+
+    True for the preset ``ideal`` under any name, at any temperature and age.
+    """
+    blank = Hardware(
+        name=hw.name,
+        summary=hw.summary,
+        mapping=Mapping(scheme="signed"),
+        environment=hw.environment,
+        sources=hw.sources,
+    )
+    return hw == blank
+
+
 def simple_sigma(hw: Hardware) -> float | None:
     """Sigma of the effective weight as a fraction of full scale where the array is just w + noise.
 
@@ -153,7 +168,7 @@ def program(
     w_max = full_scale(w, hw, bound).to(w.dtype)
     statics = draws if draws is not None else StaticDraws()
     sigma = simple_sigma(hw)
-    if sigma is not None and t_s == 0:
+    if sigma is not None and (t_s == 0 or is_ideal(hw)):
         limit = None if bound is None else w_max
         weights: tuple[Tensor, ...] = (fused_weight.noisy(w, limit, sigma * w_max, statics.programming),)
         conductances: tuple[Tensor, ...] | None = None
@@ -314,6 +329,7 @@ __all__ = [
     "Array",
     "cells_per_weight",
     "full_scale",
+    "is_ideal",
     "mean_abs_conductance_uS",
     "program",
     "simple_sigma",

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -15,6 +14,9 @@ from mho.experiments.networks import Networks, Say
 from mho.hardware import load_hardware
 from mho.hardware.spec import Hardware
 from mho.train import Recipe
+
+
+SWEPT = ("digital_on_chips", "hardware_aware")
 
 
 @dataclass(frozen=True)
@@ -54,23 +56,19 @@ class Judge:
         for name, nets in on_chips.items():
             self.say(f"{settings.chips} chips: {name.replace('_', ' ')}")
             final[name] = self._evaluate(nets, images, networks, hardware=self.hw)
-        for name, nets in on_chips.items():
+        for name in SWEPT:
             if settings.noise_scales:
                 self.say(f"noise levels: {name.replace('_', ' ')}")
                 noise[name] = self._evaluate(
-                    nets, some, networks, hardware=self.hw, noise_scales=settings.noise_scales, bits=settings.bits
+                    on_chips[name], some, networks, hardware=self.hw, noise_scales=settings.noise_scales, bits=settings.bits
                 )
-        for name in ("digital_on_chips", "hardware_aware"):
             if settings.ages:
                 self.say(f"ages on {age_hw.name}: {name.replace('_', ' ')}")
                 age[name] = self._evaluate(
                     on_chips[name], some, networks, hardware=age_hw, ages=settings.ages, compensate=True
                 )
-        accuracy = tuple(100.0 * float(self._clean(n.digital.network, images).mean()) for n in networks)
+        accuracy = tuple(100.0 * float(clean_outcomes(n.digital.network, images).mean()) for n in networks)
         return Measured(accuracy, final, noise, age, age_hw.name)
-
-    def _clean(self, network: nn.Module, images: Iterable) -> np.ndarray:
-        return clean_outcomes(network, images)
 
     def _evaluate(self, nets: list[nn.Module], images: Iterable, networks: Sequence[Networks], **points: Any) -> Result:
         settings = self.recipe.evaluate

@@ -83,9 +83,9 @@ def page_of(
         hardware=recipe.hardware,
         summary=summary,
         curves_noise=tuple(_curve(NAMES[n], r, "noise_scale") for n, r in measured.noise.items()) or None,
-        curves_age=tuple(
-            _curve(f"{NAMES[n]}, {measured.age_hardware}", r, "age_s") for n, r in measured.age.items()
-        ) or None,
+        curves_age=tuple(_curve(NAMES[n], r, "age_s") for n, r in measured.age.items()) or None,
+        age_caption=f"The same networks on chips of {measured.age_hardware}, with global drift compensation at each age."
+        " Line: mean over chips. Band: 5th to 95th percentile. Open marks: the worst chip.",
         histogram=tuple(Group(NAMES[n], r.accuracy().to_numpy().ravel()) for n, r in measured.final.items()),
         training=tuple(
             History(name, np.arange(1, len(h.epochs) + 1), np.array([e.loss for e in h.epochs]))

@@ -61,6 +61,10 @@ class MultiheadAttention(AnalogLayer):
         assert weight is not None
         for what, x, width in (("query", query, self.embed_dim), ("key", key, self.kdim), ("value", value, self.vdim)):
             check_input(f"{self.name} ({what})", x, weight, width, -1, (2, 3))
+        twin = self.digital_twin()
+        if twin is not None:
+            options = key_padding_mask, need_weights, attn_mask, average_attn_weights, is_causal
+            return twin(query, key, value, *options)  # type: ignore[no-any-return]
         batched = query.dim() == 3
         if self.batch_first and batched:
             # One tensor stays one tensor, so that self-attention is still one product.

@@ -133,7 +133,9 @@ def _digital_parameters(model: nn.Module, inspection: Inspection) -> Iterable[st
 
 
 def _install_hooks(model: nn.Module, substrate: Surrogate, allowed: frozenset[str]) -> None:
-    model.register_forward_pre_hook(NewChip(substrate))
+    if not all(site.is_ideal for _, layer in analog_layers(model) for site in layer.sites.values()):
+        # An ideal network draws nothing: torch's random numbers (dropout) stay those of the digital one.
+        model.register_forward_pre_hook(NewChip(substrate))
     if isinstance(model, AnalogLayer):
         return  # there is no code of the user's around it to watch
     watch = FirstForward(allowed)

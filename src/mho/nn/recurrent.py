@@ -65,6 +65,9 @@ class Recurrent(AnalogLayer):
                 "(torch.nn.utils.rnn.pad_packed_sequence)."
             )
         check_input(self.name, x, self.weight_ih_l0, self.input_size, -1, (2, 3))
+        twin = self.digital_twin()
+        if twin is not None:
+            return twin(x, state)  # type: ignore[no-any-return]
         batched = x.dim() == 3
         # Time first inside, with a batch of one for a single sequence.
         steps = (x.transpose(0, 1) if self.batch_first else x) if batched else x.unsqueeze(1)
@@ -155,6 +158,9 @@ class RecurrentCell(AnalogLayer):
 
     def forward(self, x: Tensor, state: Tensor | State | None = None) -> Tensor | State:
         check_input(self.name, x, self.weight_ih, self.input_size, -1, (1, 2))
+        twin = self.digital_twin()
+        if twin is not None:
+            return twin(x, state)  # type: ignore[no-any-return]
         kinds = 2 if self.mode == "LSTM" else 1
         if state is None:
             current: State = (x.new_zeros(*x.shape[:-1], self.hidden_size),) * kinds

@@ -4,13 +4,14 @@ A layer holds parameters and asks its substrate for products. It does not know w
 is the surrogate of training, a virtual chip or a device.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from mho.crossbar.array import is_ideal
 from mho.crossbar.ops import Op
 from mho.hardware.spec import Hardware
 
@@ -33,9 +34,20 @@ class Site:
     learned_ranges: bool = False
     clip_sigma: float | None = None
 
+    @property
+    def is_ideal(self) -> bool:
+        """Whether a product here is the digital one to the last bit."""
+        return self.clip_sigma is None and is_ideal(self.hw)
+
 
 class Substrate(Protocol):
-    """What computes the products of a converted network."""
+    """What computes the products of a converted network.
+
+    ``simulated``: products are computed from descriptions (not by a device), so that an ideal
+    description means the digital product.
+    """
+
+    simulated: bool
 
     def mvm(
         self,
@@ -56,6 +68,30 @@ class AnalogLayer(nn.Module):
 
     sites: dict[str, Site]
     substrate: Substrate
+
+    def to_digital(self) -> nn.Module:
+        """The torch layer that this one was made from, with the same parameters."""
+        raise NotImplementedError
+
+    def digital_twin(self) -> nn.Module | None:
+        """The torch layer where none of this layer's matrices meets anything analog, else ``None``.
+
+        torch fuses a whole LSTM or attention into kernels that round in another order than products
+        one by one: only its own layer equals it to the last bit.
+        """
+        ideal = self.substrate.simulated and not is_traced()
+        if not ideal or not all(site.is_ideal for layer in self.modules() for site in _sites(layer)):
+            return None
+        return self.to_digital()
+
+
+def _sites(module: nn.Module) -> Iterable[Site]:
+    return module.sites.values() if isinstance(module, AnalogLayer) else ()
+
+
+def is_traced() -> bool:
+    """Under torch.compile, torch.export or a functorch transform, where Python values do not exist."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def attach(layer: AnalogLayer, parameter: str, site: Site) -> None:

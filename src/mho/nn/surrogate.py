@@ -17,15 +17,10 @@ from mho.crossbar.noise import Counter, Draw, Noise, StaticDraws, draw_noise, dr
 from mho.crossbar.ops import output_shape
 from mho.errors import InputError
 from mho.hardware.spec import Hardware
-from mho.nn.site import Site
+from mho.nn.site import Site, is_traced
 from mho.rng import derive_seed
 
 RANGE_MOMENTUM = 0.05
-
-
-def is_traced() -> bool:
-    """Under torch.compile, torch.export or a functorch transform, where Python values do not exist."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def draw_seed() -> int:
@@ -40,6 +35,8 @@ class Surrogate:
     ``noise_scale`` multiplies every random term (over-regularisation > 1, ramps from 0);
     ``calibrating``: observe ranges although not training; ``noise_in_eval``: random also in eval.
     """
+
+    simulated = True
 
     def __init__(self, *, noise_in_eval: bool = False) -> None:
         self.noise_scale = 1.0
@@ -98,7 +95,9 @@ class Surrogate:
         not what is called.
         """
         if self.chip_seed is None:
-            self.new_chip()
+            # Without advancing torch's generator: activation checkpointing, which rewinds it, would not
+            # draw this seed a second time.
+            self.chip_seed = derive_seed(torch.initial_seed(), "chip")
         version = 0 if weight.is_inference() else weight._version
         kept = self._drawn_at.get(site.name)
         if kept is None or kept[0] != self.chip_seed:

@@ -41,8 +41,10 @@ class RunData:
     curves_noise: tuple[Curve, ...] | None = None
     noise_label: str = "Noise, times the described level"
     curves_age: tuple[Curve, ...] | None = None
+    age_caption: str = ""
     histogram: tuple[Group, ...] | None = None
     training: tuple[History, ...] | None = None
+    training_label: str = "Training loss"
     conductance_uS: ArrayLike | None = None
     conductance_layer: str = ""
     dominance: tuple[tuple[str, float, str], ...] | None = None
@@ -77,9 +79,9 @@ def run_sections(run: RunData) -> tuple[Section, ...]:
     if run.histogram:
         sections.append(chip_histogram(with_slots(run.histogram, slots), digital))
     if run.curves_age:
-        sections.append(accuracy_vs_age(with_slots(run.curves_age, slots), digital))
+        sections.append(accuracy_vs_age(with_slots(run.curves_age, slots), digital, caption=run.age_caption))
     if run.training:
-        sections.append(training_curves(with_slots(run.training, slots)))
+        sections.append(training_curves(with_slots(run.training, slots), ylabel=run.training_label))
     if run.dominance:
         sections.extend(_dominance(run.dominance))
     if run.conductance_uS is not None:

@@ -216,6 +216,7 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint | None:
         return found
     if problems:
         raise CheckpointError(
-            f"{'; '.join(problems)}. No complete save is left. Fix: restore {root} from a copy, or delete it and train again."
+            f"{'; '.join(problems)}. No complete save is left. "
+            f"Fix: restore {root} from a copy, or delete it and train again."
         )
     return None

@@ -151,7 +151,8 @@ class Run:
         place.refused_in_a_row += 1
         if place.refused_in_a_row >= self.refuse_limit:
             raise TrainingError(
-                f"fit: {place.refused_in_a_row} steps in a row refused (to epoch {place.epoch}, batch {place.batch - 1}): "
+                f"fit: {place.refused_in_a_row} steps in a row refused "
+                f"(to epoch {place.epoch}, batch {place.batch - 1}): "
                 "loss or gradients are NaN or infinite. The weights are those of the last good step. "
                 "Fix: look for NaN in the data, lower lr, or lower the noise."
             )
