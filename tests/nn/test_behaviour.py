@@ -391,6 +391,7 @@ def test_transformer_encoder_layer_in_eval_takes_no_digital_path(grad: bool) -> 
     assert set(called) == {"self_attn", "self_attn.out_proj", "linear1", "linear2"}
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
 def test_transformer_encoder_with_padding_mask_in_eval() -> None:
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     digital = nn.TransformerEncoder(layer, 2, enable_nested_tensor=True).eval()

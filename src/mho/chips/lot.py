@@ -15,6 +15,8 @@ from mho.crossbar.array import Array
 from mho.errors import ConversionError, InputError
 from mho.hardware.spec import Hardware
 from mho.nn.site import BOUND, Site, analog_layers
+from mho.nn.surrogate import NewChip
+from mho.nn.watch import FirstForward, remove_hooks
 from mho.units import duration_text, seconds
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -53,9 +55,7 @@ def fabricate(
 def _lot_copy(model: nn.Module, change: Callable[[Hardware], Hardware]) -> nn.Module:
     """A copy in eval mode without the hooks of training, every site under its evaluated description."""
     twin = copy.deepcopy(model).eval().requires_grad_(False)
-    twin._forward_pre_hooks.clear()
-    twin._forward_hooks.clear()
-    twin._forward_hooks_always_called.clear()
+    remove_hooks(twin, NewChip, FirstForward)
     for _, layer in analog_layers(twin):
         layer.sites = {key: replace(site, hw=change(site.hw)) for key, site in layer.sites.items()}
     return twin

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from mho.cli.options import Ages
 from mho.cli.output import console
 from mho.cli.runs import DataDir
 
@@ -14,7 +15,7 @@ def evaluate(
     network: Annotated[str, typer.Option(help="hardware_aware, digital or quantized.")] = "hardware_aware",
     hardware: Annotated[str | None, typer.Option(help="Other hardware than that of training.")] = None,
     chips: Annotated[int, typer.Option(min=1)] = 25,
-    age: Annotated[list[str] | None, typer.Option("--age", help="Age of the chips, e.g. '1 day'; repeatable.")] = None,
+    age: Ages = None,
     noise: Annotated[list[float] | None, typer.Option("--noise", min=0, help="Noise level; repeatable.")] = None,
     bits: Annotated[list[int] | None, typer.Option("--bits", help="Converter bits; repeatable.")] = None,
     compensate: Annotated[bool, typer.Option("--compensate", help="Global drift compensation.")] = False,

@@ -27,7 +27,9 @@ def inspect(
     shown = table("", "module", "type", "decision", "parameters", "reason", right=("parameters",))
     for row in found.rows:
         reason = row.reason + (f". Way out: {row.way_out}" if row.way_out else "")
-        shown.add_row(row.name or "(root)", row.kind, row.decision, f"{row.parameters:,}" if row.parameters else "", reason)
+        shown.add_row(
+            row.name or "(root)", row.kind, row.decision, f"{row.parameters:,}" if row.parameters else "", reason
+        )
     console().print(shown)
     console().print(str(found).splitlines()[-1])
     if found.refused:
@@ -47,7 +49,7 @@ def build_network(spelling: str) -> Any:
             return getattr(importlib.import_module(module), factory)()
         except (ImportError, AttributeError) as error:
             raise ConversionError(
-                f"{spelling!r}: {error}. Way out: PACKAGE.MODULE:FACTORY, a function without arguments that returns the network."
+                f"{spelling!r}: {error}. Way out: PACKAGE.MODULE:FACTORY, where FACTORY() returns the network."
             ) from error
     if spelling in MODELS:
         return build(spelling)

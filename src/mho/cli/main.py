@@ -1,6 +1,7 @@
 """``mho``: one command, its subcommands, and how errors reach a person."""
 
 import os
+import shlex
 import sys
 import traceback
 from typing import Annotated, Any
@@ -15,20 +16,30 @@ from mho.errors import MhoError
 # typer carries its own copy of click and exports only the leaves of its exceptions.
 UsageError: Any = typer.BadParameter.__base__
 
+INTERRUPTED = 130
+
+_START = """\b
+Start here:
+  mho run                                  train, put on 25 virtual chips, report
+  mho hardware list                        which hardware there is
+  mho hardware show pcm-hermes --noise     what limits it
+  mho inspect mypackage.nets:make          what would become of a network of yours
+"""
 app = typer.Typer(
     name="mho",
     help="Train neural networks for noisy analog hardware, prove them on many virtual chips.",
+    epilog=_START,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.command("run", short_help="Train, put on virtual chips, report.")(runs.run)
+app.command("evaluate", short_help="A trained network under other conditions.")(evaluation.evaluate)
+app.command("report", short_help="A page of saved results.")(runs.report)
+app.command("inspect", short_help="What would become of each module, and why.")(inspection.inspect)
 app.add_typer(hardware.app, name="hardware", help="Descriptions of analog hardware: list them, look into one.")
 app.add_typer(bench.app, name="bench", help="Measure mho itself on this machine.")
-app.command("inspect")(inspection.inspect)
-app.command("run")(runs.run)
-app.command("evaluate")(evaluation.evaluate)
-app.command("report")(runs.report)
 
 
 def _version(wanted: bool) -> None:
@@ -42,9 +53,7 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
-    show_traceback: Annotated[
-        bool, typer.Option("--traceback", help="Show where in the code an error arose.")
-    ] = False,
+    show_traceback: Annotated[bool, typer.Option("--traceback", help="Show where in the code an error arose.")] = False,
 ) -> None:
     """Options of all commands; read again in :func:`main`, where errors end up."""
 
@@ -63,19 +72,27 @@ def main(arguments: list[str] | None = None) -> Any:
         errors.print(str(error), markup=False, soft_wrap=True)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
-        errors.print("\ninterrupted; what was saved is whole. Continue with the same command and --resume.")
-        sys.exit(130)
+        code = INTERRUPTED
     except UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(error.format_message())
             sys.exit(0)
         path = error.ctx.command_path if error.ctx is not None else "mho"
         errors.print("[bold red]error:[/] ", end="")
-        errors.print(f"{error.format_message()} Try '{path} --help'.", markup=False, soft_wrap=True)
+        errors.print(f"{error.format_message().rstrip('.')}. Try '{path} --help'.", markup=False, soft_wrap=True)
         sys.exit(2)
     except BrokenPipeError:
         # The reader of our output went away (``mho hardware list | head``).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    if code == INTERRUPTED:  # typer makes this code of Ctrl-C.
+        errors.print(f"interrupted; what was saved is whole.{_way_on(given)}", markup=False, soft_wrap=True)
     sys.exit(code if isinstance(code, int) else 0)
 
+
+def _way_on(given: list[str]) -> str:
+    """How to go on after Ctrl-C, for the command that can."""
+    if "run" not in given:
+        return ""
+    resume = [] if "--resume" in given else ["--resume"]
+    return f" Continue with: {shlex.join(['mho', *given, *resume])}"

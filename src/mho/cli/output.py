@@ -3,11 +3,15 @@
 from rich.console import Console
 from rich.table import Table
 
+PIPE_WIDTH = 400
+"""Columns where nobody looks: wide enough that nothing wraps."""
+
 
 def console() -> Console:
     """Standard output: coloured and fitted on a terminal, plain and unwrapped in a pipe or file."""
-    plain = Console(highlight=False)
-    return plain if plain.is_terminal else Console(highlight=False, width=200, no_color=True)
+    # No markup: names and reasons of a user's modules may hold brackets.
+    here = Console(highlight=False, markup=False)
+    return here if here.is_terminal else Console(highlight=False, markup=False, width=PIPE_WIDTH, no_color=True)
 
 
 def table(title: str, *columns: str, right: tuple[str, ...] = ()) -> Table:

@@ -75,7 +75,9 @@ def summary_table(summary: dict[str, Any]) -> Any:
 
 def open_in_browser(page: Path) -> bool:
     """Open ``page`` where a person could see it; quietly not otherwise."""
-    display = sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    display = sys.platform in ("darwin", "win32") or bool(
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )
     return display and webbrowser.open(page.resolve().as_uri())
 
 
@@ -93,7 +95,9 @@ def report(
         return
     results = sorted((folder / "results").glob("*.npz"))
     if not results:
-        raise CheckpointError(f"{folder}: no results/*.npz in it. Way out: the folder of a finished run, or 'mho run' first.")
+        raise CheckpointError(
+            f"{folder}: no results/*.npz in it. Way out: the folder of a finished run, or 'mho run' first."
+        )
     summary = folder / "summary.json"
     if summary.is_file():
         console().print(summary_table(json.loads(summary.read_text(encoding="utf-8"))))

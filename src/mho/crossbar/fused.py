@@ -15,9 +15,10 @@ from torch import Tensor
 from mho.crossbar import kernels
 from mho.crossbar.array import Array
 from mho.crossbar.fused_weight import eager_cpu
-from mho.crossbar.mvm import Observed, is_plain, mvm, needs_adc_range, output_sigma
-from mho.crossbar.noise import Counter, Draw, Noise, part_seed
+from mho.crossbar.mvm import Observed, fresh_sigma, is_plain, mvm, needs_adc_range
+from mho.crossbar.noise import Counter, Draw, Noise, part_seed, parts_as_tensor
 from mho.crossbar.ops import Block, LinearOp, Op
+from mho.crossbar.reverse import output_sigma
 from mho.hardware.spec import Hardware
 from mho.physics.converters import levels
 
@@ -202,21 +203,41 @@ class _FusedMvm(torch.autograd.Function):
         need_x, need_w, need_r, need_b = ctx.needs_input_grad[:4]
         rounds_input = call.circuit.input_levels > 0 and call.r_in > 0
         g = _in_layout(g, ctx.strides)
-        pieces, clipped = [], 0.0
+        pieces, clipped, kept = [], 0.0, []
         for mask, block in zip(ctx.masks, blocks, strict=True):
             inside = g if mask is None else kernels.masked(g, mask)
             if need_r and mask is not None:
                 clipped += float(((g - inside) * rails.sign()).sum())
+            kept.append(inside)
             cut, w_cut = op.cut_input(x_q, block), op.cut_weight(w, block)
             pieces.append(op.backward(inside, cut, w_cut, need_x or (need_r and rounds_input), need_w))
         inputs, weights = [p for p, _ in pieces if p is not None], [p for _, p in pieces if p is not None]
         grad_x, clipped_in = (op.join_inputs(inputs) if inputs else None), 0.0
+        if call.fresh is not None and ((need_x and call.circuit.read_sigma > 0) or need_r):
+            of_x, of_range = _through_noise(x_q, torch.stack(kept), call)
+            grad_x = grad_x if grad_x is None or of_x is None else grad_x + of_x
+            clipped += 0.0 if of_range is None else float(of_range)
         if grad_x is not None and rounds_input:
             grad_x = _in_layout(grad_x, x.stride())
             clipped_in = kernels.pass_inside_(grad_x, x, call.r_in)
         grad_r = ranges.new_tensor([clipped_in, clipped]) if need_r else None
         grad_w = op.join_weights(weights) if weights else None
         return grad_x if need_x else None, grad_w, grad_r, op.sum_to_columns(g) if need_b else None, None
+
+
+def _through_noise(x_q: Tensor, g: Tensor, call: Call) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients to the driven input and to the ADC's range through the size of the fresh noise.
+
+    ``g``: gradient at each part in front of its ADC. The normals are made again from their seed.
+    """
+    found, fresh = call.circuit, call.fresh
+    assert fresh is not None
+    xi = parts_as_tensor(fresh, tuple(g.shape), g)
+    with torch.enable_grad():
+        x, r_out = x_q.detach().requires_grad_(), x_q.new_tensor(call.r_out).requires_grad_()
+        sigma = fresh_sigma(x, found.array, found.op, found.hw, x.new_tensor(call.r_in), r_out, found.blocks)
+        of_x, of_range = torch.autograd.grad((sigma * (xi * g)).sum(), (x, r_out), allow_unused=True)
+    return of_x, of_range
 
 
 def _in_layout(g: Tensor, strides: tuple[int, ...]) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from mho.crossbar.array import Array, slice_factors
 from mho.crossbar.noise import Draw, Noise, parts_as_tensor
 from mho.crossbar.reverse import output_sigma, reversible
-from mho.crossbar.ops import Op
+from mho.crossbar.ops import Block, Op
 from mho.hardware.spec import Hardware
 from mho.physics import converters, neuron
 
@@ -101,7 +101,7 @@ def mvm(
 
     blocks = op.blocks(hw.tile.rows)
     if is_plain(hw, op) and noise.fresh is None and reverse is None:
-        return op.apply(x_q, weights[0], bias), Observed(r_in, adc_range)
+        return op.apply(x_q, weights[0], bias), Observed(r_in.detach(), adc_range.detach())
 
     pieces = [
         op.apply(cut, w_cut, None) if reverse is None else reversible(cut, w_cut, op, hw, reverse)
@@ -116,8 +116,8 @@ def mvm(
     r_out = torch.where(adc_range > 0, adc_range, wanted_range(a, adc_sigmas)) if need_adc else adc_range
     if noise.fresh is not None:
         xi = parts_as_tensor(noise.fresh, tuple(a.shape), a)
-        a = a + xi * _fresh_sigma(x_q, array, op, hw, r_in.to(a.dtype), r_out.to(a.dtype), blocks)
-    observed_out = wanted_range(a, adc_sigmas) if need_adc else adc_range
+        a = a + xi * fresh_sigma(x_q, array, op, hw, r_in.to(a.dtype), r_out.to(a.dtype), blocks)
+    observed_out = wanted_range(a, adc_sigmas) if need_adc else adc_range.detach()
     y = _read_out(a, array, op, hw, r_out.to(a.dtype))
 
     factors = slice_factors(hw)
@@ -130,7 +130,7 @@ def mvm(
         total = torch.tensordot(scale, y, dims=1)
     if bias is not None:
         total = total + op.over_columns(bias).to(total.dtype)
-    return total, Observed(r_in if observed_in is None else observed_in, observed_out)
+    return total, Observed(r_in.detach() if observed_in is None else observed_in, observed_out)
 
 
 def _drive(x: Tensor, hw: Hardware, r: Tensor) -> Tensor:
@@ -147,8 +147,8 @@ def _row_gain(w: Tensor, array: Array, hw: Hardware) -> Tensor:
     return w * gain.reshape(w.shape[1:])
 
 
-def _fresh_sigma(
-    x: Tensor, array: Array, op: Op, hw: Hardware, r_in: Tensor, r_out: Tensor, blocks: tuple
+def fresh_sigma(
+    x: Tensor, array: Array, op: Op, hw: Hardware, r_in: Tensor, r_out: Tensor, blocks: tuple[Block, ...]
 ) -> Tensor:
     """Standard deviation of every source of fresh noise together, broadcastable to [parts, *output]."""
     periphery = output_sigma(hw)

@@ -182,3 +182,22 @@ def _float_mask(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     if mask is None or mask.is_floating_point():
         return mask
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(mask, float("-inf"))
+
+
+def forbid_nested_tensors(model: nn.Module) -> None:
+    """Keep ``nn.TransformerEncoder`` from packing padded batches, which only its fused path can read.
+
+    torch decides that when the encoder is made, before its layers were converted.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder) and any(isinstance(m, AnalogLayer) for m in module.modules()):
+            module.used_nested_tensor = module.use_nested_tensor
+            module.use_nested_tensor = False
+
+
+def allow_nested_tensors(model: nn.Module) -> None:
+    """Undo :func:`forbid_nested_tensors`."""
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder) and hasattr(module, "used_nested_tensor"):
+            module.use_nested_tensor = module.used_nested_tensor
+            del module.used_nested_tensor

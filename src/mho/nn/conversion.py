@@ -13,10 +13,11 @@ from mho.hardware import load_hardware
 from mho.hardware.spec import Hardware
 from mho.nn.inspection import Inspection, Where, choose_hardware, inspect_modules, unmatched_patterns
 from mho.nn.policy import Policy
+from mho.nn.attention import allow_nested_tensors, forbid_nested_tensors
 from mho.nn.registry import analog_builder
 from mho.nn.site import AnalogLayer, analog_layers
 from mho.nn.surrogate import NewChip, Surrogate
-from mho.nn.watch import FirstForward
+from mho.nn.watch import FirstForward, remove_hooks
 
 
 def inspect(
@@ -83,6 +84,7 @@ def convert(
             _share_names(layer, first_names)
             replaced[id(module)] = layer
         twin = _put(twin, name, replaced[id(module)])
+    forbid_nested_tensors(twin)
     _install_hooks(twin, substrate, frozenset(_digital_parameters(model, inspection)))
     return twin
 
@@ -138,9 +140,7 @@ def _install_hooks(model: nn.Module, substrate: Surrogate, allowed: frozenset[st
         model.register_forward_pre_hook(NewChip(substrate))
     if isinstance(model, AnalogLayer):
         return  # there is no code of the user's around it to watch
-    watch = FirstForward(allowed)
-    model.register_forward_pre_hook(watch.before)
-    model.register_forward_hook(watch.after, always_call=True)
+    model.register_forward_pre_hook(FirstForward(allowed))
 
 
 def to_digital(model: nn.Module) -> nn.Module:
@@ -156,12 +156,8 @@ def to_digital(model: nn.Module) -> nn.Module:
             if id(module) not in replaced:
                 replaced[id(module)] = module.to_digital()  # type: ignore[operator]  # every final layer has it
             twin = _put(twin, name, replaced[id(module)])
-    for hooks in (twin._forward_pre_hooks, twin._forward_hooks):
-        for key, hook in list(hooks.items()):
-            owner = getattr(hook, "__self__", hook)
-            if isinstance(owner, (NewChip, FirstForward)):
-                del hooks[key]
-                twin._forward_hooks_always_called.pop(key, None)
+    remove_hooks(twin, NewChip, FirstForward)
+    allow_nested_tensors(twin)
     return twin
 
 

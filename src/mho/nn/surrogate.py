@@ -5,6 +5,7 @@ same chip (recurrence, tied weights, activation checkpointing), the next step an
 is drawn at each read. In eval mode nothing is random: converters, levels, wires and bounds act.
 """
 
+import math
 from typing import final
 
 import torch
@@ -84,8 +85,10 @@ class Surrogate:
             reverse=self._reverse(x, traced) if noisy and site.backward == "noisy" else None,
         )
         # A second forward pass inside the backward pass (activation checkpointing) has been seen.
-        if observing and torch._C._current_graph_task_id() == -1:
-            self._observe(site, ranges, observed, traced, weight)
+        if observing and (traced or torch._C._current_graph_task_id() == -1):
+            if not traced:
+                refuse_nonfinite(site, observed, y, weight)
+            self._observe(site, ranges, observed, traced)
         return y
 
     def _step(self, site: Site, weight: Tensor) -> int:
@@ -137,15 +140,13 @@ class Surrogate:
         shape = (parts(site.op, site.hw), *output_shape(site.op, x))
         return draw_noise(has_fresh_noise(site.hw, array), shape, source, self.noise_scale)
 
-    def _observe(self, site: Site, ranges: Tensor, observed: Observed, traced: bool, weight: Tensor) -> None:
-        """Move the ranges towards what the converters saw; refuse what is not finite."""
+    def _observe(self, site: Site, ranges: Tensor, observed: Observed, traced: bool) -> None:
+        """Move the ranges towards what the converters saw."""
         hw = site.hw
         if not (needs_input_range(hw) or needs_adc_range(hw)):
             return
-        if not traced:
-            refuse_nonfinite(site, observed, weight)
-            if site.learned_ranges and not self.calibrating and bool((ranges > 0).all()):
-                return
+        if not traced and site.learned_ranges and not self.calibrating and bool((ranges > 0).all()):
+            return
         with torch.no_grad():
             seen = torch.stack([torch.as_tensor(v, dtype=ranges.dtype, device=ranges.device) for v in observed])
             if site.learned_ranges and not self.calibrating:
@@ -172,16 +173,18 @@ def refuse_unknown_ranges(site: Site, ranges: Tensor) -> None:
             )
 
 
-def refuse_nonfinite(site: Site, observed: Observed, weight: Tensor) -> None:
+def refuse_nonfinite(site: Site, observed: Observed, y: Tensor, weight: Tensor) -> None:
     """Raise where a training batch or the weights hold NaN or infinity."""
-    seen_in, seen_out = float(observed.input_range), float(observed.adc_range)
-    if abs(seen_in) < float("inf") and abs(seen_out) < float("inf"):
+    seen = [float(observed.input_range), float(observed.adc_range)]
+    if not needs_adc_range(site.hw):  # nobody has looked at the output yet
+        seen.append(float(y.detach().sum(dtype=torch.float32)))
+    if all(math.isfinite(value) for value in seen):
         return
     if not bool(torch.isfinite(weight).all()):
         raise InputError(f"{site.name}: the weight holds NaN or infinity. Way out: load the last good checkpoint.")
     raise InputError(
-        f"{site.name}: its input holds NaN or infinity (largest value seen: {seen_in}). The step is refused and no "
-        f"weight or range was changed. Way out: look at this batch and the layers before; mho.fit skips such steps."
+        f"{site.name}: its input holds NaN or infinity, or numbers too large for {y.dtype}. The step is refused and no "
+        f"weight was changed. Way out: look at this batch and the layers before; mho.fit skips such steps."
     )
 
 
@@ -193,7 +196,7 @@ class NewChip:
         self.surrogate = surrogate
 
     def __call__(self, module: nn.Module, args: tuple) -> None:
-        if module.training and not torch.compiler.is_compiling():
+        if module.training and not is_traced():
             self.surrogate.new_chip()
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mho.errors import ConversionError
-from mho.nn.site import AnalogLayer
+from mho.nn.site import analog_layers, is_traced
 
 _PRODUCTS: frozenset[Callable] = frozenset(
     {
@@ -42,6 +42,21 @@ class ProductWatch(TorchFunctionMode):
                     self.found.append(f"{func.__name__} with {name!r}")
         return func(*args, **(kwargs or {}))
 
+    def enter_layer(self, *_: Any) -> None:
+        self.inside += 1
+
+    def leave_layer(self, *_: Any) -> None:
+        self.inside -= 1
+
+    def refuse_found(self, network: str) -> None:
+        """Raise where a product has been found."""
+        if self.found:
+            raise ConversionError(
+                f"{network}: its forward computes {', '.join(dict.fromkeys(self.found))} by itself, past the analog "
+                "layers. Way out: an nn.Linear (or another module) for it, or say that it is digital: "
+                "mho.convert(..., digital=[module that owns the parameter])."
+            )
+
 
 def _tensors(values: Any) -> list[Tensor]:
     found = []
@@ -55,47 +70,34 @@ def _tensors(values: Any) -> list[Tensor]:
 
 @final
 class FirstForward:
-    """Pair of forward hooks that watch the first eager forward of a converted network.
+    """A forward pre-hook of the root that watches its first eager forward, then takes itself away.
 
     ``allowed``: full names of parameters that are digital on request.
     """
 
     def __init__(self, allowed: frozenset[str]) -> None:
-        self.allowed, self.done = allowed, False
-        self.watch: ProductWatch | None = None
+        self.allowed = allowed
 
-    def before(self, root: nn.Module, args: tuple) -> None:
-        if self.done or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    def __call__(self, root: nn.Module, args: tuple) -> None:
+        if is_traced():
             return
-        named = {id(p): n for n, p in root.named_parameters() if n not in self.allowed}
-        self.watch = ProductWatch(named)
-        self.watch.__enter__()
-        self.handles = []
-        for layer in root.modules():
-            if isinstance(layer, AnalogLayer):
-                self.handles.append(layer.register_forward_pre_hook(self._enter))
-                self.handles.append(layer.register_forward_hook(self._leave, always_call=True))
+        watch = ProductWatch({id(p): n for n, p in root.named_parameters() if n not in self.allowed})
+        layers = [layer for _, layer in analog_layers(root)]
+        handles = [layer.register_forward_pre_hook(watch.enter_layer) for layer in layers]
+        handles += [layer.register_forward_hook(watch.leave_layer, always_call=True) for layer in layers]
 
-    def after(self, root: nn.Module, args: tuple, output: Any) -> None:
-        if self.watch is None:
-            return
-        watch, self.watch = self.watch, None
-        watch.__exit__(None, None, None)
-        for handle in self.handles:
-            handle.remove()
-        self.handles = []
-        if watch.found:
-            raise ConversionError(
-                f"{type(root).__name__}: its forward computes {', '.join(dict.fromkeys(watch.found))} by itself, past the "
-                "analog layers. Way out: an nn.Linear (or another module) for it, or say that it is digital: "
-                "mho.convert(..., digital=[module that owns the parameter])."
-            )
-        self.done = True
+        def after(root: nn.Module, args: tuple, output: Any) -> None:
+            watch.__exit__(None, None, None)
+            for handle in handles:
+                handle.remove()
+            watch.refuse_found(type(root).__name__)
+            remove_hooks(root, FirstForward)
 
-    def _enter(self, *_: Any) -> None:
-        assert self.watch is not None
-        self.watch.inside += 1
+        handles.append(root.register_forward_hook(after, always_call=True))
+        watch.__enter__()
 
-    def _leave(self, *_: Any) -> None:
-        if self.watch is not None:
-            self.watch.inside -= 1
+
+def remove_hooks(model: nn.Module, *kinds: type) -> None:
+    """Take the forward pre-hooks of the given classes off the root of ``model``."""
+    for key in [key for key, hook in model._forward_pre_hooks.items() if isinstance(hook, kinds)]:
+        del model._forward_pre_hooks[key]
