@@ -91,7 +91,9 @@ def test_drift_compensation_recovers_an_aged_pcm_network(task):
     assert raw(x).abs().mean() < 0.75 * fresh
     assert compensated(x).abs().mean() == pytest.approx(float(fresh), rel=0.15)
     result = mho.evaluate(model, task[1], chips=5, ages=["1 year"], compensate=True)
-    assert np.array_equal(result.data["correct"].to_numpy()[0, :, 0, 0, 0], chip_outcomes(compensated_again(raw), task[1]))
+    assert np.array_equal(
+        result.data["correct"].to_numpy()[0, :, 0, 0, 0], chip_outcomes(compensated_again(raw), task[1])
+    )
 
 
 def compensated_again(lot):
@@ -114,7 +116,11 @@ def test_another_hardware_than_that_of_training(task):
 def test_progress_counts_every_chip(task):
     seen = []
     mho.evaluate(
-        converted(task), task[1], chips=2, noise_scales=[0.0, 1.0], progress=lambda done, total: seen.append((done, total))
+        converted(task),
+        task[1],
+        chips=2,
+        noise_scales=[0.0, 1.0],
+        progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(2, 4), (4, 4)]
 

@@ -8,7 +8,10 @@ from mho.errors import HardwareError
 from mho.hardware import dump_hardware, load_hardware
 
 GENERIC = 'name = "a"\n[cell]\ntechnology = "generic"\n'
-RERAM = 'name = "a"\n[cell]\ntechnology = "reram"\ng_ref_uS = 40.0\ntimes_s = [1.0]\nsigma_uS = [[1.0]]\nread_noise = 0.01\n'
+RERAM = (
+    'name = "a"\n[cell]\ntechnology = "reram"\n'
+    "g_ref_uS = 40.0\ntimes_s = [1.0]\nsigma_uS = [[1.0]]\nread_noise = 0.01\n"
+)
 PCM_CURVES = (
     "[cell.drift_mean]\nlog_slope = 0\nlog_offset = 0\nlow = 0\nhigh = 0\n"
     "[cell.drift_std]\nlog_slope = 0\nlog_offset = 0\nlow = 0\nhigh = 0\n"

@@ -74,7 +74,7 @@ def _flat(part: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _print_noise(hw: "Hardware", rows: int, cols: int, age: str | None) -> None:
-    from mho.crossbar.dominance import dominance
+    from mho.physics.dominance import dominance
     from mho.units import seconds
 
     found = dominance(hw, rows, cols, t_s=None if age is None else seconds(age))

@@ -115,11 +115,14 @@ def product(
         found = circuit(array, op, hw)
         if found is not None and takes(found, x, fresh):
             r_in, r_out = ranges.tolist()
-            call = Call(found, r_in, r_out, fresh, learned)
-            inputs = (x, array.weights[0], ranges, bias)
-            if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
-                return _FusedMvm.apply(*inputs, call), Observed(*call.seen)
-            return _forward(x, array.weights[0], bias, call, None)[0], Observed(*call.seen)
+            # A range that several tiles share and that is sought or learned needs all of them at once.
+            if len(found.blocks) == 1 or not (learned or (hw.adc is not None and r_out <= 0)):
+                call = Call(found, r_in, r_out, fresh, learned)
+                inputs = (x, array.weights[0], ranges, bias)
+                if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
+                    y = _FusedMvm.apply(*inputs, call)  # type: ignore[no-untyped-call]
+                    return y, Observed(*call.seen)
+                return _forward(x, array.weights[0], bias, call, None)[0], Observed(*call.seen)
     return mvm(x, array, op, hw, noise, input_range=ranges[0], adc_range=ranges[1], bias=bias, reverse=reverse)
 
 
@@ -213,8 +216,9 @@ class _FusedMvm(torch.autograd.Function):
             pieces.append(op.backward(inside, cut, w_cut, need_x or (need_r and rounds_input), need_w))
         inputs, weights = [p for p, _ in pieces if p is not None], [p for _, p in pieces if p is not None]
         grad_x, clipped_in = (op.join_inputs(inputs) if inputs else None), 0.0
-        if call.fresh is not None and ((need_x and call.circuit.read_sigma > 0) or need_r):
-            of_x, of_range = _through_noise(x_q, torch.stack(kept), call)
+        reads, periphery = call.circuit.read_sigma > 0, call.circuit.periphery_sigma > 0
+        if call.fresh is not None and ((need_x and reads) or (need_r and periphery)):
+            of_x, of_range = _through_noise(x_q, kept, call)
             grad_x = grad_x if grad_x is None or of_x is None else grad_x + of_x
             clipped += 0.0 if of_range is None else float(of_range)
         if grad_x is not None and rounds_input:
@@ -225,18 +229,18 @@ class _FusedMvm(torch.autograd.Function):
         return grad_x if need_x else None, grad_w, grad_r, op.sum_to_columns(g) if need_b else None, None
 
 
-def _through_noise(x_q: Tensor, g: Tensor, call: Call) -> tuple[Tensor | None, Tensor | None]:
+def _through_noise(x_q: Tensor, kept: list[Tensor], call: Call) -> tuple[Tensor | None, Tensor | None]:
     """Gradients to the driven input and to the ADC's range through the size of the fresh noise.
 
-    ``g``: gradient at each part in front of its ADC. The normals are made again from their seed.
+    ``kept``: gradient of each part in front of its ADC. The normals are made again from their seed.
     """
     found, fresh = call.circuit, call.fresh
     assert fresh is not None
-    xi = parts_as_tensor(fresh, tuple(g.shape), g)
+    weights = parts_as_tensor(fresh, len(kept), kept[0]) * torch.stack(kept)
     with torch.enable_grad():
         x, r_out = x_q.detach().requires_grad_(), x_q.new_tensor(call.r_out).requires_grad_()
         sigma = fresh_sigma(x, found.array, found.op, found.hw, x.new_tensor(call.r_in), r_out, found.blocks)
-        of_x, of_range = torch.autograd.grad((sigma * (xi * g)).sum(), (x, r_out), allow_unused=True)
+        of_x, of_range = torch.autograd.grad((sigma * weights).sum(), (x, r_out), allow_unused=True)
     return of_x, of_range
 
 

@@ -38,7 +38,7 @@ def noisy(w: Tensor, limit: Tensor | None, sigma: Tensor, draw: Draw | None) -> 
     """
     if isinstance(draw, Counter) and sigma.dim() == 0 and eager_cpu(w) and w.is_contiguous():
         bound = float("inf") if limit is None else float(limit)
-        return _Noisy.apply(w, bound, float(sigma) * draw.scale, draw.seed)  # type: ignore[no-any-return]
+        return _Noisy.apply(w, bound, float(sigma) * draw.scale, draw.seed)  # type: ignore[no-any-return, no-untyped-call]
     if limit is not None:
         w = clip(w, limit)
     return w if draw is None else w + sigma * as_tensor(draw, (1, *w.shape), w)[0]

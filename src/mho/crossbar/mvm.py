@@ -115,7 +115,7 @@ def mvm(
     # A range that is not known yet cannot scale noise either: it is then taken before the noise.
     r_out = torch.where(adc_range > 0, adc_range, wanted_range(a, adc_sigmas)) if need_adc else adc_range
     if noise.fresh is not None:
-        xi = parts_as_tensor(noise.fresh, tuple(a.shape), a)
+        xi = parts_as_tensor(noise.fresh, len(pieces), pieces[0].detach())
         a = a + xi * fresh_sigma(x_q, array, op, hw, r_in.to(a.dtype), r_out.to(a.dtype), blocks)
     observed_out = wanted_range(a, adc_sigmas) if need_adc else adc_range.detach()
     y = _read_out(a, array, op, hw, r_out.to(a.dtype))
@@ -175,7 +175,8 @@ def fresh_sigma(
             per_part.append(var)
     # The square root has no finite slope at zero (a silent input has no read noise at all).
     roots = [torch.where(v > 0, v, torch.ones_like(v)).sqrt() * (v > 0) for v in per_part]
-    return roots[0].unsqueeze(0) if len(roots) == 1 else torch.stack(torch.broadcast_tensors(*roots))
+    together = torch.stack(torch.broadcast_tensors(*roots))
+    return together.reshape(len(roots), *([1] * (x.dim() + 1 - together.dim())), *together.shape[1:])
 
 
 def _read_out(a: Tensor, array: Array, op: Op, hw: Hardware, r: Tensor) -> Tensor:

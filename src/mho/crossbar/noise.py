@@ -124,21 +124,25 @@ def as_tensor(draw: Draw, shape: tuple[int, ...], like: Tensor | None = None) ->
     """
     if isinstance(draw, Tensor):
         return draw if like is None else draw.to(like)
-    device = torch.device("cpu") if like is None else like.device
-    if device.type == "cpu" and kernels.available():
-        out = kernels.normal_(torch.empty(shape, dtype=torch.float32), draw.seed)
-    else:
-        generator = torch.Generator(device).manual_seed(draw.seed)
-        out = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
-    if draw.scale != 1.0:
-        out = out * draw.scale
+    out = _fill_(torch.empty(shape, dtype=torch.float32, device=None if like is None else like.device), draw)
     return out if like is None else out.to(like.dtype)
 
 
-def parts_as_tensor(draw: Draw, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Like :func:`as_tensor` for normals [parts, *output], each part from its own :func:`part_seed`."""
+def parts_as_tensor(draw: Draw, count: int, like: Tensor) -> Tensor:
+    """The normals of ``count`` parts of an MVM, [count, *like.shape], each part from its own :func:`part_seed`.
+
+    A counter runs along the memory of ``like``, one part's output, as the fused kernels do.
+    """
     if isinstance(draw, Tensor):
         return draw.to(like)
-    return torch.stack(
-        [as_tensor(Counter(part_seed(draw.seed, p), draw.scale), shape[1:], like) for p in range(shape[0])]
-    )
+    seeds = [part_seed(draw.seed, part) for part in range(count)]
+    normals = [_fill_(torch.empty_like(like, dtype=torch.float32), Counter(seed, draw.scale)) for seed in seeds]
+    return torch.stack(normals).to(like.dtype)
+
+
+def _fill_(out: Tensor, draw: Counter) -> Tensor:
+    if out.device.type == "cpu" and kernels.available():
+        kernels.normal_(out, draw.seed)
+    else:
+        out.normal_(generator=torch.Generator(out.device).manual_seed(draw.seed))
+    return out if draw.scale == 1.0 else out.mul_(draw.scale)

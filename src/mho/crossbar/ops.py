@@ -113,7 +113,7 @@ class ConvOp:
         channel = x.dim() - self.ndim - 1
         if self.groups == 1:
             return x.narrow(channel, block.start, block.stop - block.start)
-        grouped = x.unflatten(channel, (self.groups, per_group))
+        grouped: Tensor = x.unflatten(channel, (self.groups, per_group))
         return grouped.narrow(channel + 1, block.start, block.stop - block.start).flatten(channel, channel + 1)
 
     def cut_weight(self, w: Tensor, block: Block) -> Tensor:

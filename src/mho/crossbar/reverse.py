@@ -32,7 +32,7 @@ def reversible(x: Tensor, w: Tensor, op: Op, hw: Hardware, draw: Draw) -> Tensor
 
     ``draw``: normals of the shape of x. The cell's read noise enters as for full-scale max|w|.
     """
-    return _Reversible.apply(x, w, op, hw, draw)  # type: ignore[no-any-return]
+    return _Reversible.apply(x, w, op, hw, draw)  # type: ignore[no-any-return, no-untyped-call]
 
 
 @final
@@ -44,7 +44,7 @@ class _Reversible(torch.autograd.Function):
         return op.apply(x, w, None)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
         op, hw, (g,) = ctx.op, ctx.hw, grads

@@ -147,7 +147,11 @@ def _run_block(
             per_scale = []
             for scale in points.scales:
                 made = fabricate(
-                    model, block.stop, seed, hardware=lambda hw, s=scale, b=bits: points.under(hw, s, b), first=block.start
+                    model,
+                    block.stop,
+                    seed,
+                    hardware=lambda hw, s=scale, b=bits: points.under(hw, s, b),
+                    first=block.start,
                 )
                 per_age = []
                 for age in points.ages or (None,):

@@ -15,7 +15,6 @@ from mho.hardware import load_hardware
 from mho.hardware.spec import Hardware
 from mho.train import Recipe
 
-
 SWEPT = ("digital_on_chips", "hardware_aware")
 
 
@@ -60,7 +59,12 @@ class Judge:
             if settings.noise_scales:
                 self.say(f"noise levels: {name.replace('_', ' ')}")
                 noise[name] = self._evaluate(
-                    on_chips[name], some, networks, hardware=self.hw, noise_scales=settings.noise_scales, bits=settings.bits
+                    on_chips[name],
+                    some,
+                    networks,
+                    hardware=self.hw,
+                    noise_scales=settings.noise_scales,
+                    bits=settings.bits,
                 )
             if settings.ages:
                 self.say(f"ages on {age_hw.name}: {name.replace('_', ' ')}")

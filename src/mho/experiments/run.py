@@ -91,5 +91,3 @@ def _command(recipe: Recipe | str | os.PathLike[str], described: Recipe) -> str:
     name = described.name if isinstance(recipe, Recipe) else os.fspath(recipe)
     seeds = "".join(f" --seed {s}" for s in described.seeds)
     return f"mho run {name}{seeds}"
-
-

@@ -39,7 +39,9 @@ def evaluate_stored(
         raise RecipeError(f"network {network!r} is none of a run's. {nearest(network, CHOICES)}")
     place = Path(folder)
     if not (place / "recipe.toml").is_file() or not (place / "summary.json").is_file():
-        raise CheckpointError(f"{place}: no finished run is in it. Way out: 'mho run' first, then its folder under runs/.")
+        raise CheckpointError(
+            f"{place}: no finished run is in it. Way out: 'mho run' first, then its folder under runs/."
+        )
     recipe = load_recipe(place / "recipe.toml")
     hw = load_hardware(place / "hardware.toml")
     data = load_dataset(recipe.data.dataset, data_dir=data_dir)

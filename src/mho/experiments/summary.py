@@ -16,7 +16,7 @@ from mho.experiments.measure import Measured
 from mho.experiments.networks import Networks
 from mho.hardware.spec import Hardware
 from mho.nn.site import analog_layers
-from mho.crossbar.dominance import dominance
+from mho.physics.dominance import dominance
 from mho.reporting.run import RunData
 from mho.reporting.series import Curve, Group, History
 from mho.train import Recipe, dump_recipe
@@ -38,7 +38,9 @@ def versions() -> dict[str, str]:
     }
 
 
-def summarize(recipe: Recipe, networks: list[Networks], measured: Measured, wall_s: float, command: str) -> dict[str, Any]:
+def summarize(
+    recipe: Recipe, networks: list[Networks], measured: Measured, wall_s: float, command: str
+) -> dict[str, Any]:
     """The content of ``summary.json``; accuracies in percent, ``chips`` for each training seed."""
     entries = {name: result.numbers() for name, result in measured.final.items()}
     accuracies = measured.digital_accuracy
@@ -84,7 +86,7 @@ def page_of(
         summary=summary,
         curves_noise=tuple(_curve(NAMES[n], r, "noise_scale") for n, r in measured.noise.items()) or None,
         curves_age=tuple(_curve(NAMES[n], r, "age_s") for n, r in measured.age.items()) or None,
-        age_caption=f"The same networks on chips of {measured.age_hardware}, with global drift compensation at each age."
+        age_caption=f"The same networks on chips of {measured.age_hardware}, with global drift compensation."
         " Line: mean over chips. Band: 5th to 95th percentile. Open marks: the worst chip.",
         histogram=tuple(Group(NAMES[n], r.accuracy().to_numpy().ravel()) for n, r in measured.final.items()),
         training=tuple(
@@ -98,7 +100,9 @@ def page_of(
         ),
         conductance_uS=cells,
         conductance_layer=layer,
-        dominance=tuple((row.source, row.level_dB, row.note) for row in dominance(hw, *_largest(first.digital_on_hardware))),
+        dominance=tuple(
+            (row.source, row.level_dB, row.note) for row in dominance(hw, *_largest(first.digital_on_hardware))
+        ),
         recipe_toml=dump_recipe(recipe),
         versions=summary["versions"],
         seeds=tuple(summary["seeds"]),
@@ -129,7 +133,7 @@ def conductances(network: nn.Module, hw: Hardware) -> tuple[str, np.ndarray]:
     lot = fabricate(network, 1, 0, hardware=hw)
     best, found = "", np.zeros((1, 1))
     for _, layer in analog_layers(lot.model):
-        for key, site in layer.sites.items():
+        for site in layer.sites.values():
             weight = lot.substrate.arrays[site.name][0].weights[0].detach()
             if weight.numel() > found.size:
                 target = weight / weight.abs().max().clamp_min(1e-12)

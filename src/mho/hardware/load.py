@@ -74,7 +74,7 @@ def _read(path: Path) -> bytes:
     if not path.is_file():
         cause = "is a folder, not a file" if path.is_dir() else "no such file"
         raise HardwareError(
-            f"hardware {str(path)!r}: {cause}. Fix: give the path of a TOML file, or a preset: {', '.join(preset_names())}."
+            f"hardware {str(path)!r}: {cause}. Fix: the path of a TOML file, or a preset: {', '.join(preset_names())}."
         )
     try:
         return path.read_bytes()
@@ -93,6 +93,6 @@ def _parse(content: bytes, file: str) -> Hardware:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise HardwareError(
-            f"{file}: not valid TOML: {error}. Fix: correct that line (numbers bare, texts in quotes, one [table] once)."
+            f"{file}: not valid TOML: {error}. Fix: correct it (numbers bare, texts in quotes, each [table] once)."
         ) from error
     return hardware_from_document(document, file)

@@ -23,8 +23,7 @@ Document = dict[str, Any]
 _CELLS: dict[str, type] = {kind.technology: kind for kind in get_args(cells.Cell)}
 _UNITS = frozenset(
     ("S", "mS", "uS", "nS", "pS", "s", "ms", "us", "ns", "V", "mV", "uV", "A", "mA", "uA", "nA", "pA", "F", "pF", "fF")
-    + ("aF", "ohm", "kohm", "Mohm", "K", "C", "rad", "deg", "lsb", "LSB", "sqrt", "Hz")
-)
+) | {"aF", "ohm", "kohm", "Mohm", "K", "C", "rad", "deg", "lsb", "LSB", "sqrt", "Hz"}
 
 
 def hardware_from_document(document: Document, file: str) -> Hardware:

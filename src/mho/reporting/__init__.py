@@ -6,7 +6,6 @@ Nothing heavy is imported before the first use.
 import importlib
 from typing import Any
 
-
 _PUBLIC = {
     "report": "api",
     "RunData": "run",

@@ -38,7 +38,7 @@ _KNOWN = {
 
 @dataclass(frozen=True)
 class Native:
-    """The library (None: use the reference), the address of torch's own GOMP_parallel (None: one thread), the reason."""
+    """The library (None: use the reference), the address of torch's GOMP_parallel (None: one thread), the reason."""
 
     library: ctypes.CDLL | None
     parallel: int | None
@@ -98,7 +98,7 @@ def native() -> Native:
 
 
 def available() -> bool:
-    """Whether the compiled kernels run; if not, the reference does (the same numbers, slower). Compiles on first use."""
+    """Whether the compiled kernels run; if not, the reference does (same numbers, slower). Compiles on first use."""
     return native().library is not None
 
 

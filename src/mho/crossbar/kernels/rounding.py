@@ -35,7 +35,7 @@ def scales(r: float, levels: float) -> tuple[float, float]:
     Raises :class:`mho.errors.InputError` for a range or a number of levels that has no finite scale in float32.
     """
     rounded = ctypes.c_float(r).value
-    if not 0 < rounded or (rounded == math.inf) != (r == math.inf) or not 0 <= levels < math.inf:
+    if not rounded > 0 or (rounded == math.inf) != (r == math.inf) or not 0 <= levels < math.inf:
         raise InputError(
             f"mho.crossbar.kernels: range {r} must be positive (in float32) and levels {levels} finite and >= 0"
         )
@@ -95,7 +95,7 @@ def map_shape(numel: int, sigma_map: torch.Tensor, shape: tuple[int, int, int] |
     check_tensor("sigma_map", sigma_map)
     if not sigma_map.is_contiguous() or (shape is None and sigma_map.dim() not in (1, 2)):
         raise InputError(
-            f"mho.crossbar.kernels.adc_: sigma_map of shape {tuple(sigma_map.shape)} must be a contiguous [A, P] or [A], "
+            f"mho.crossbar.kernels.adc_: sigma_map of shape {tuple(sigma_map.shape)} must be contiguous [A, P] or [A], "
             f"or contiguous with shape=(A, O, P)"
         )
     if shape is None:
@@ -126,12 +126,13 @@ def adc_(
 
     z are the numbers of :func:`normal_`; ``s = sigma``, or ``sqrt(sigma^2 + sigma_map^2)`` with ``sigma_map`` [A, P]
     for ``y`` lying in memory as [A, O, P] (channels first: A = batch, P = pixels; rows or channels last: P = 1, and
-    [A] will do). ``shape`` says (A, O, P) where the shape of the map does not. ``r = inf``: no converter, noise only. ``sigma = 0`` and no map: no noise. ``levels = 0``: clamp only.
-    ``mask``, if given (uint8 or bool, of the shape and layout of ``y``), gets 1 where |v| <= r: there the gradient passes.
+    [A] will do). ``shape`` says (A, O, P) where the shape of the map does not. ``r = inf``: no converter, noise only.
+    ``sigma = 0`` and no map: no noise. ``levels = 0``: clamp only. ``mask``, if given (uint8 or bool, of the shape
+    and layout of ``y``), gets 1 where |v| <= r: there the gradient passes.
 
     Returns ``Readout(absmax, sumsq, clipped)`` of v, the values before the converter; ``clipped`` counts the elements
-    with mask 0 (beyond the range, or NaN); all are 0 without ``observe``. Raises :class:`mho.errors.InputError` for tensors, seeds or numbers
-    outside these.
+    with mask 0 (beyond the range, or NaN); all are 0 without ``observe``.
+    Raises :class:`mho.errors.InputError` for tensors, seeds or numbers outside these.
     """
     check_tensor("y", y)
     check_seed(seed)
