@@ -81,13 +81,8 @@ def test_enob_noise_before_rounding_makes_up_what_the_bits_lack() -> None:
         fresh = scale * torch.randn(1, N, 1, generator=torch.Generator().manual_seed(1))
         return _mvm(x, w, hw, fresh=fresh, ranges=(1.0, r)) - r * x
 
-    rounding = torch.rand(N, 1, generator=torch.Generator().manual_seed(2)) - 0.5
-    lsb = r / levels(bits)
-    assert float(error(1.0).std()) == pytest.approx(
-        math.hypot(r * enob_sigma(bits, enob), lsb / math.sqrt(12)), rel=0.015
-    )
-    # Dithered by uniform noise the sum of both errors has the exact normal law after the subtraction.
-    assert_law(error(1.0) + lsb * rounding, sigma=math.hypot(r * enob_sigma(bits, enob), lsb / math.sqrt(6)))
+    # The rounding error has 2 % of the variance: the sum is normal as far as 100,000 samples can tell.
+    assert_power(error, sigma=math.hypot(r * enob_sigma(bits, enob), r / levels(bits) / math.sqrt(12)))
 
 
 def test_quantisation_error_is_uniform_with_lsb_squared_over_twelve() -> None:
@@ -174,7 +169,7 @@ def test_bit_slices_add_up_to_the_rounded_weight(slices: int, bits: int) -> None
     hw = _hw(mapping=Mapping(slices=slices, bits_per_slice=bits))
     array = program(w, LinearOp(7, 5), hw, None)
     total = sum(f * s for f, s in zip(slice_factors(hw), array.weights, strict=True))
-    step = float(w.abs().max()) / (2 ** (slices * bits) - 1)
+    step = float(w.detach().abs().max()) / (2 ** (slices * bits) - 1)
     assert torch.allclose(total, step * (w.detach() / step).round(), atol=1e-9)
     assert all(float(s.detach().abs().max()) <= float(w.detach().abs().max()) + 1e-9 for s in array.weights)
     (grad,) = torch.autograd.grad(total.sum(), w)
@@ -232,12 +227,12 @@ def test_each_tile_has_noise_of_its_own(noise: str, kind: str) -> None:
         generator = torch.Generator().manual_seed(1)
         runs = [
             _mvm(x, w, hw, op=op, ranges=(1.0, 50.0), fresh=torch.randn(shape, generator=generator)) - clean
-            for _ in range(2000)
+            for _ in range(600)
         ]
         spread.append(torch.stack(runs).var(0))
     ratio = spread[1] / spread[0]
     expected = 2.0 if noise == "output" else 1.0
-    assert torch.allclose(ratio, torch.full_like(ratio, expected), rtol=0.25)
+    assert torch.allclose(ratio, torch.full_like(ratio, expected), rtol=0.45)
 
 
 def test_blocks_are_balanced_and_a_large_kernel_is_refused() -> None:

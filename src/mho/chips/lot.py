@@ -44,6 +44,8 @@ def fabricate(
     """
     if isinstance(chips, bool) or not isinstance(chips, int) or chips < 1:
         raise InputError(f"fabricate: chips = {chips!r}: must be a whole number of at least 1.")
+    if isinstance(first, bool) or not isinstance(first, int) or not 0 <= first < chips:
+        raise InputError(f"fabricate: first = {first!r}: must be a chip's number, 0 to {chips - 1}.")
     if next(analog_layers(model), None) is None:
         raise ConversionError(
             f"fabricate: {type(model).__name__} has no analog layer. Way out: mho.convert(model, hardware) first."

@@ -82,8 +82,15 @@ class OnChip:
             fresh = Counter(read_seed(self._pass_seed, self._read))
         gain, inner_bias = ready.gain, bias if ready.gain is None else None
         circuit = ready.circuit
-        if circuit is not None and not torch.is_grad_enabled() and fused.eager_cpu(x) and fused.takes(circuit, x, fresh):
-            y = fused.infer(circuit, self._driven(site, circuit, x, ready.ranges[0]), ready.ranges[1], inner_bias, fresh)
+        if (
+            circuit is not None
+            and not (torch.is_grad_enabled() and x.requires_grad)
+            and fused.eager_cpu(x)
+            and fused.takes(circuit, x, fresh)
+        ):
+            y = fused.infer(
+                circuit, self._driven(site, circuit, x, ready.ranges[0]), ready.ranges[1], inner_bias, fresh
+            )
         else:
             y, _ = fused.product(x, ready.array, site.op, site.hw, Noise(fresh), ranges, inner_bias)
         if gain is None:

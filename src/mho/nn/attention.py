@@ -154,7 +154,7 @@ class MultiheadAttention(AnalogLayer):
         )  # fmt: skip
         for key in list(digital._parameters):
             setattr(digital, key, getattr(self, key))
-        digital.out_proj.weight, digital.out_proj.bias = self.out_proj.weight, self.out_proj.bias
+        digital.out_proj = self.out_proj.to_digital()
         return digital.train(self.training)
 
     def extra_repr(self) -> str:
@@ -175,6 +175,15 @@ class Projection(AnalogLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         return product(self, "weight", x, self.bias)
+
+    def to_digital(self) -> nn.modules.linear.NonDynamicallyQuantizableLinear:
+        op = self.sites["weight"].op
+        assert isinstance(op, LinearOp)
+        digital = nn.modules.linear.NonDynamicallyQuantizableLinear(
+            op.in_features, op.out_features, bias=False, device="meta"
+        )
+        digital.weight, digital.bias = self.weight, self.bias
+        return digital.train(self.training)
 
 
 def _float_mask(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:

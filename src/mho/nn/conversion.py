@@ -1,8 +1,9 @@
 """Turn a digital network into its analog twin and back."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -11,13 +12,13 @@ from torch import Tensor, nn
 from mho.errors import ConversionError, InputError
 from mho.hardware import load_hardware
 from mho.hardware.spec import Hardware
-from mho.nn.inspection import Inspection, Where, choose_hardware, inspect_modules, unmatched_patterns
+from mho.nn.inspection import Inspection, Where, choose_hardware, inspect_modules, patterns, refuse_unmatched
 from mho.nn.policy import Policy
 from mho.nn.attention import allow_nested_tensors, forbid_nested_tensors
 from mho.nn.registry import analog_builder
 from mho.nn.site import AnalogLayer, analog_layers
 from mho.nn.surrogate import NewChip, Surrogate
-from mho.nn.watch import FirstForward, remove_hooks
+from mho.nn.watch import FirstForward, move_hooks, remove_hooks
 
 
 def inspect(
@@ -28,10 +29,9 @@ def inspect(
     Changes nothing; prints as a table. Arguments as for :func:`convert`.
     """
     description = load_hardware(hw) if isinstance(hw, str) else hw
-    if isinstance(where, Mapping):
-        unmatched_patterns(model, where)
-    unmatched_patterns(model, digital)
-    return inspect_modules(model, choose_hardware(where, description, load_hardware), digital)
+    kept = patterns(digital)
+    refuse_unmatched(model, (*patterns(where), *kept))
+    return inspect_modules(model, choose_hardware(where, description, load_hardware), kept)
 
 
 def convert(
@@ -61,8 +61,7 @@ def convert(
     """
     _check_arguments(ranges, clip_sigma, backward)
     description = load_hardware(hw) if isinstance(hw, str) else hw
-    kept = (digital,) if isinstance(digital, str) else tuple(digital)
-    inspection = inspect(model, description, where=where, digital=kept)
+    inspection = inspect(model, description, where=where, digital=digital)
     if inspection.refused:
         lines = "\n".join(f"  {r.name or '(root)'} ({r.kind}): {r.reason}. Way out: {r.way_out}." for r in inspection.refused)
         raise ConversionError(f"{len(inspection.refused)} part(s) of the network cannot be mapped:\n{lines}")
@@ -82,6 +81,7 @@ def convert(
             policy = Policy(chosen, ranges, clip_sigma, backward)
             layer = builder(module, name, policy, substrate)
             _share_names(layer, first_names)
+            move_hooks(module, layer)
             replaced[id(module)] = layer
         twin = _put(twin, name, replaced[id(module)])
     forbid_nested_tensors(twin)
@@ -100,7 +100,8 @@ def _check_arguments(ranges: str, clip_sigma: float | None, backward: str) -> No
 
 def _check_weights(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
-        if parameter.device.type != "meta" and not bool(torch.isfinite(parameter).all()):
+        known = parameter.device.type != "meta" and not nn.parameter.is_lazy(parameter)
+        if known and not bool(torch.isfinite(parameter).all()):
             raise InputError(f"{name}: holds NaN or infinity and cannot be a conductance. Way out: repair the weights.")
 
 
@@ -110,8 +111,6 @@ def _first_names(model: nn.Module) -> dict[int, str]:
 
 
 def _share_names(layer: AnalogLayer, first_names: dict[int, str]) -> None:
-    from dataclasses import replace
-
     for module in layer.modules():
         if isinstance(module, AnalogLayer):
             for key, site in module.sites.items():
@@ -151,27 +150,17 @@ def to_digital(model: nn.Module) -> nn.Module:
     """
     twin = copy.deepcopy(model)
     replaced: dict[int, nn.Module] = {}
+    inner: set[int] = set()  # parts of a layer (attention's out-projection) go back with their layer
     for name, module in list(twin.named_modules(remove_duplicate=False)):
-        if isinstance(module, AnalogLayer) and not _inside(name, replaced, twin):
+        if isinstance(module, AnalogLayer) and id(module) not in inner:
             if id(module) not in replaced:
-                replaced[id(module)] = module.to_digital()  # type: ignore[operator]  # every final layer has it
+                replaced[id(module)] = module.to_digital()
+                move_hooks(module, replaced[id(module)])
+                inner.update(id(part) for part in module.modules() if part is not module)
             twin = _put(twin, name, replaced[id(module)])
     remove_hooks(twin, NewChip, FirstForward)
     allow_nested_tensors(twin)
     return twin
-
-
-def _inside(name: str, replaced: dict[int, nn.Module], root: nn.Module) -> bool:
-    """Whether an ancestor of ``name`` has already been replaced (attention owns its out-projection)."""
-    parts = name.split(".")
-    for k in range(1, len(parts)):
-        try:
-            ancestor = root.get_submodule(".".join(parts[:k]))
-        except AttributeError:
-            return True
-        if any(ancestor is digital for digital in replaced.values()):
-            return True
-    return False
 
 
 def surrogate_of(model: nn.Module) -> Surrogate:

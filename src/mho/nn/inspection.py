@@ -81,16 +81,23 @@ def choose_hardware(where: Where, hw: Hardware, load: Callable[[str], Hardware])
             return next((h for pattern, h in chosen.items() if fnmatchcase(name, pattern)), hw)
 
         return by_map
-    patterns = (where,) if isinstance(where, str) else tuple(where)
-    return lambda name, module: hw if any(fnmatchcase(name, p) for p in patterns) else None
+    selected = patterns(where)
+    return lambda name, module: hw if any(fnmatchcase(name, p) for p in selected) else None
 
 
-def unmatched_patterns(model: nn.Module, patterns: Iterable[str]) -> None:
+def patterns(where: Where) -> tuple[str, ...]:
+    """The name patterns of a selection; none of a predicate."""
+    if where is None or callable(where):
+        return ()
+    return (where,) if isinstance(where, str) else tuple(where)
+
+
+def refuse_unmatched(model: nn.Module, given: Iterable[str]) -> None:
     """Raise for a pattern that names no module: it is a typo."""
     names = [n for n, _ in model.named_modules()]
-    for pattern in patterns:
+    for pattern in given:
         if not any(fnmatchcase(n, pattern) for n in names):
-            raise ConversionError(f"pattern {pattern!r} matches no module of the network. {nearest(pattern, names)}")
+            raise ConversionError(f"pattern {pattern!r} matches no module of the network. {nearest(pattern, filter(None, names))}")
 
 
 def inspect_modules(
@@ -107,7 +114,7 @@ def inspect_modules(
         if any(name.startswith(prefix + ".") or prefix == "" for prefix in covered):
             continue
         if any(fnmatchcase(name, p) for p in keep):
-            count = sum(p.numel() for p in module.parameters())
+            count = _count(module)
             rows.append(Row(name, type(module).__name__, "digital", "on request", parameters=count))
             covered.append(name)
             continue
@@ -125,10 +132,14 @@ def inspect_modules(
     return Inspection(tuple(rows))
 
 
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if not nn.parameter.is_lazy(p))
+
+
 def _decide(name: str, module: nn.Module, hardware_of: Callable[[str, nn.Module], Hardware | None]) -> tuple[Row, bool]:
     """The row of one module, and whether it covers the module's children and parameters too."""
     kind = type(module).__name__
-    count = sum(p.numel() for p in module.parameters())
+    count = _count(module)
     if isinstance(module, AnalogLayer):
         return Row(name, kind, "refused", "already converted", "convert the digital network", parameters=count), True
     why_not = refusal(module)

@@ -39,6 +39,20 @@ def advance(mode: str, from_input: Tensor, from_state: Tensor, state: State) -> 
     return (torch.tanh(total) if mode == "RNN_TANH" else torch.relu(total),)
 
 
+def initial_state(name: str, mode: str, state: Tensor | State | None, x: Tensor, shape: tuple[int, ...]) -> State:
+    """The given state as a tuple, zeros without one; :class:`InputError` where it does not fit."""
+    kinds = 2 if mode == "LSTM" else 1
+    if state is None:
+        return (x.new_zeros(shape),) * kinds
+    given = (state,) if isinstance(state, Tensor) else tuple(state)
+    if len(given) != kinds:
+        raise InputError(f"{name}: {len(given)} initial states, {kinds} needed for {mode}.")
+    for s in given:
+        if s.shape != shape:
+            raise InputError(f"{name}: initial state of shape {tuple(s.shape)}, needed {shape}.")
+    return given
+
+
 @final
 class Recurrent(AnalogLayer):
     """``nn.LSTM``, ``nn.GRU`` or ``nn.RNN``: several layers, both directions, either batch order."""
@@ -92,22 +106,9 @@ class Recurrent(AnalogLayer):
 
     def _initial(self, state: Tensor | State | None, steps: Tensor, batched: bool) -> State:
         count = self.num_layers * (2 if self.bidirectional else 1)
-        kinds = 2 if self.mode == "LSTM" else 1
-        if state is None:
-            zeros = steps.new_zeros(count, steps.shape[1], self.hidden_size)
-            return (zeros,) * kinds
-        given = (state,) if isinstance(state, Tensor) else tuple(state)
-        if len(given) != kinds:
-            raise InputError(f"{self.name}: {len(given)} initial states, {kinds} needed for {self.mode}.")
-        if not batched:
-            given = tuple(s.unsqueeze(1) for s in given)
-        for s in given:
-            if s.shape != (count, steps.shape[1], self.hidden_size):
-                raise InputError(
-                    f"{self.name}: initial state of shape {tuple(s.shape)}, needed "
-                    f"{(count, steps.shape[1], self.hidden_size)} (layers x directions, batch, hidden)."
-                )
-        return given
+        if not batched and state is not None:
+            state = state.unsqueeze(1) if isinstance(state, Tensor) else tuple(s.unsqueeze(1) for s in state)
+        return initial_state(self.name, self.mode, state, steps, (count, steps.shape[1], self.hidden_size))
 
     def _run(self, steps: Tensor, state: State, layer: int, direction: int) -> tuple[Tensor, State]:
         end = f"_l{layer}" + ("_reverse" if direction else "")
@@ -161,11 +162,7 @@ class RecurrentCell(AnalogLayer):
         twin = self.digital_twin()
         if twin is not None:
             return twin(x, state)  # type: ignore[no-any-return]
-        kinds = 2 if self.mode == "LSTM" else 1
-        if state is None:
-            current: State = (x.new_zeros(*x.shape[:-1], self.hidden_size),) * kinds
-        else:
-            current = (state,) if isinstance(state, Tensor) else tuple(state)
+        current = initial_state(self.name, self.mode, state, x, (*x.shape[:-1], self.hidden_size))
         b_ih, b_hh = (self.bias_ih, self.bias_hh) if self.bias else (None, None)
         from_input = product(self, "weight_ih", x, b_ih)
         result = advance(self.mode, from_input, product(self, "weight_hh", current[0], b_hh), current)

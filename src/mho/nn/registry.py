@@ -5,7 +5,7 @@ Keyed by the type object itself: two classes of one name are two classes.
 
 from collections.abc import Callable
 
-from torch import nn
+from torch import Tensor, nn
 
 from mho.nn.attention import MultiheadAttention
 from mho.nn.conv import Conv
@@ -75,9 +75,20 @@ def refusal(module: nn.Module) -> tuple[str, str] | None:
         return "an LSTM with a projection (proj_size) is not mapped", "proj_size=0 and an nn.Linear after it"
     if isinstance(module, nn.RNNBase) and not module.bias and type(module) not in ANALOG:
         return "an unknown recurrent layer", "nn.LSTM, nn.GRU or nn.RNN"
+    if isinstance(module, tuple(ANALOG)) and _computed_weight(module):
+        return (
+            "its weight is computed from other parameters (a parametrisation, weight norm or pruning)",
+            "fold it into the weight first (torch.nn.utils.parametrize.remove_parametrizations, prune.remove)",
+        )
     if isinstance(module, nn.MultiheadAttention) and module.add_zero_attn:
         return "add_zero_attn is not mapped", "add_zero_attn=False"
     return None
+
+
+def _computed_weight(module: nn.Module) -> bool:
+    """Whether a name that a mapped type keeps among its parameters is no parameter of this module."""
+    names = [n for n in vars(module) if n.startswith(("weight", "in_proj_weight")) and isinstance(vars(module)[n], Tensor)]
+    return bool(names) or nn.utils.parametrize.is_parametrized(module)
 
 
 def analog_builder(module: nn.Module) -> Builder | None:

@@ -4,6 +4,7 @@ A layer holds parameters and asks its substrate for products. It does not know w
 is the surrogate of training, a virtual chip or a device.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -63,15 +64,15 @@ class Substrate(Protocol):
         ...
 
 
-class AnalogLayer(nn.Module):
+class AnalogLayer(nn.Module, ABC):
     """What every converted layer has: its sites by parameter name, and the substrate they share."""
 
     sites: dict[str, Site]
     substrate: Substrate
 
+    @abstractmethod
     def to_digital(self) -> nn.Module:
         """The torch layer that this one was made from, with the same parameters."""
-        raise NotImplementedError
 
     def digital_twin(self) -> nn.Module | None:
         """The torch layer where none of this layer's matrices meets anything analog, else ``None``.

@@ -101,3 +101,15 @@ def remove_hooks(model: nn.Module, *kinds: type) -> None:
     """Take the forward pre-hooks of the given classes off the root of ``model``."""
     for key in [key for key, hook in model._forward_pre_hooks.items() if isinstance(hook, kinds)]:
         del model._forward_pre_hooks[key]
+
+
+_HOOKS = (
+    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook",
+)  # fmt: skip
+
+
+def move_hooks(source: nn.Module, target: nn.Module) -> None:
+    """Give the hooks that a user has registered on ``source`` to the layer that takes its place."""
+    for kind in _HOOKS:
+        setattr(target, kind, getattr(source, kind))
