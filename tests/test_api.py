@@ -12,9 +12,17 @@ HEAVY = ("pydantic", "scipy", "xarray", "matplotlib", "pooch", "rich", "typer", 
 
 
 def test_every_public_name_exists_and_is_documented() -> None:
-    assert {"load_hardware", "inspect", "convert", "to_digital", "calibrate", "fabricate", "evaluate", "fit", "report"} <= set(
-        mho.__all__
-    )
+    assert {
+        "load_hardware",
+        "inspect",
+        "convert",
+        "to_digital",
+        "calibrate",
+        "fabricate",
+        "evaluate",
+        "fit",
+        "report",
+    } <= set(mho.__all__)
     for name in mho.__all__:
         value = getattr(mho, name)
         assert value is not None
@@ -29,10 +37,7 @@ def test_a_misspelt_name_lists_the_known_ones() -> None:
 
 
 def test_importing_mho_and_its_operator_loads_nothing_heavy() -> None:
-    code = (
-        "import sys, mho, mho.hardware, mho.crossbar.fused; "
-        f"print([m for m in {HEAVY!r} if m in sys.modules])"
-    )
+    code = f"import sys, mho, mho.hardware, mho.crossbar.fused; print([m for m in {HEAVY!r} if m in sys.modules])"
     source = str(Path(mho.__file__).parents[1])
     found = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": source}, capture_output=True, text=True)
     assert found.stderr == ""

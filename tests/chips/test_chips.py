@@ -109,7 +109,11 @@ def test_another_process_makes_the_same_chip() -> None:
     for skip, threads in ((0, "1"), (7, "2")):
         environment = os.environ | {"PYTHONPATH": source, "OMP_NUM_THREADS": threads, "PYTHONHASHSEED": str(skip)}
         found = subprocess.run(
-            [sys.executable, "-c", SCRIPT.format(skip=skip)], env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-c", SCRIPT.format(skip=skip)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         hashes.add(found.stdout.strip())
     assert len(hashes) == 1
@@ -119,7 +123,9 @@ def test_another_process_makes_the_same_chip() -> None:
 # --- age ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("hw", [STATIC, load_hardware("pcm-hermes"), load_hardware("reram-wan2022")], ids=lambda h: h.name)
+@pytest.mark.parametrize(
+    "hw", [STATIC, load_hardware("pcm-hermes"), load_hardware("reram-wan2022")], ids=lambda h: h.name
+)
 def test_ageing_is_a_sample_path(hw: Hardware) -> None:
     quiet = hw.replace(dac=None, adc=None, output_noise=0.0, neuron=None)
     model = mho.convert(mlp(), quiet)
@@ -182,7 +188,7 @@ def test_hardware_override() -> None:
     worse = mho.fabricate(model, chips=2, hardware=lambda hw: hw.replace(cell=GenericCell(programming_noise=0.3)))(X)
     assert float((worse - clean).std()) > 2 * float((mho.fabricate(model, chips=2)(X) - clean).std())
     # A converter that the training did not know has no range.
-    with pytest.raises(InputError, match="ADC range of its converters is not known yet.*mho.calibrate"):
+    with pytest.raises(InputError, match=r"ADC range of its converters is not known yet.*mho.calibrate"):
         mho.fabricate(mho.convert(mlp(), STATIC), hardware=STATIC.replace(adc=Adc(bits=8)))(X)
 
 

@@ -65,10 +65,7 @@ def _changed(value: Any) -> Any:
 
 def _cases() -> list[tuple[str, str]]:
     return [
-        (part, f.name)
-        for part in PARTS
-        for f in dataclasses.fields(getattr(BASE, part))
-        if f.name not in NOT_PHYSICS
+        (part, f.name) for part in PARTS for f in dataclasses.fields(getattr(BASE, part)) if f.name not in NOT_PHYSICS
     ] + [("", "output_noise")]
 
 
@@ -110,7 +107,15 @@ def test_every_option_changes_chips_and_surrogate(part: str, key: str) -> None:
 
 
 def _preset_cases() -> list[tuple[str, str]]:
-    presets = ("pcm-hermes", "pcm-joshi2020", "reram-wan2022", "reram-cmo", "flash-sonos", "sram-charge", "photonic-mzi")
+    presets = (
+        "pcm-hermes",
+        "pcm-joshi2020",
+        "reram-wan2022",
+        "reram-cmo",
+        "flash-sonos",
+        "sram-charge",
+        "photonic-mzi",
+    )
     return [
         (name, f.name) for name in presets for f in dataclasses.fields(load_hardware(name).cell)
         if f.name not in NOT_PHYSICS

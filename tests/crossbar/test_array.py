@@ -105,7 +105,9 @@ def test_dead_lines(w: Tensor, scheme: str) -> None:
     alive = ~(cols.unsqueeze(1) | rows.unsqueeze(0))
     assert torch.allclose(got[alive], w[alive], atol=1e-5)
     # A line that carries no current adds nothing; a cell beside a reference then reads the reference alone.
-    assert torch.allclose(got[~alive], torch.full_like(got[~alive], -float(w.abs().max()) if scheme == "offset" else 0.0), atol=1e-5)
+    assert torch.allclose(
+        got[~alive], torch.full_like(got[~alive], -float(w.abs().max()) if scheme == "offset" else 0.0), atol=1e-5
+    )
 
 
 def test_stuck_cells(w: Tensor) -> None:

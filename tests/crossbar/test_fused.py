@@ -90,12 +90,8 @@ def _check(case: Case, hw: Hardware, noise: Noise, ranges: Tensor, learned: bool
 SPECS = st.builds(
     Hardware,
     name=st.just("random"),
-    cell=st.builds(
-        GenericCell, programming_noise=st.sampled_from([0.0, 0.1]), read_noise=st.sampled_from([0.0, 0.02])
-    ),
-    mapping=st.builds(
-        Mapping, scheme=st.sampled_from(["signed", "differential", "offset"]), per_column=st.booleans()
-    ),
+    cell=st.builds(GenericCell, programming_noise=st.sampled_from([0.0, 0.1]), read_noise=st.sampled_from([0.0, 0.02])),
+    mapping=st.builds(Mapping, scheme=st.sampled_from(["signed", "differential", "offset"]), per_column=st.booleans()),
     tile=st.builds(Tile, rows=st.sampled_from([None, 9, 18])),
     dac=st.none() | st.builds(Dac, bits=st.sampled_from([None, 4, 8]), range_sigma=st.sampled_from([None, 2.0])),
     adc=st.builds(Adc, bits=st.sampled_from([None, 5, 8]), range_sigma=st.sampled_from([None, 2.0])),
@@ -164,7 +160,12 @@ def test_backward_twice_raises_as_torch_does() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_inputs_and_incoming_gradients_are_never_written_to(kind: str) -> None:
     case = _case(kind, True)
-    leaves = [case.x.clone(memory_format=torch.preserve_format), case.w.clone(), case.bias.clone(), torch.tensor([1.5, 6.0])]
+    leaves = [
+        case.x.clone(memory_format=torch.preserve_format),
+        case.w.clone(),
+        case.bias.clone(),
+        torch.tensor([1.5, 6.0]),
+    ]
     before = [t.clone() for t in leaves]
     for t in leaves:
         t.requires_grad_()

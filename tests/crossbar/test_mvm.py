@@ -106,9 +106,7 @@ def test_thermal_noise_in_si_units() -> None:
     xi = torch.randn(1, N, 1)
     clean = _mvm(x, w, hw, ranges=(2.0, 1.0))
     big = 1e3 * xi  # the noise is small beside float32's resolution of y
-    assert_law(
-        (_mvm(x, w, hw, fresh=big, ranges=(2.0, 1.0)) - clean) / 1e3, sigma=current * to_output
-    )
+    assert_law((_mvm(x, w, hw, fresh=big, ranges=(2.0, 1.0)) - clean) / 1e3, sigma=current * to_output)
 
 
 def test_snr_is_the_square_of_range_over_noise() -> None:
@@ -124,7 +122,7 @@ def test_snr_is_the_square_of_range_over_noise() -> None:
 
 
 def test_static_noise_of_a_convolution_is_shared_by_all_positions() -> None:
-    """After global average pooling the exact sigma is |mean patch| sigma_w; drawn a pixel it is 1/sqrt(pixels) of it."""
+    """After average pooling sigma is |mean patch| sigma_w; drawn a pixel it would be 1/sqrt(pixels) of that."""
     torch.manual_seed(0)
     count, sigma = 20_000, 0.1
     x = torch.ones(1, 3, 16, 16)
@@ -194,9 +192,7 @@ def test_partial_sums_are_converted_one_by_one() -> None:
     x, w, bits, r = torch.randn(5, 20), torch.randn(3, 20), 5, 4.0
     hw = _hw(adc=Adc(bits=bits), tile=Tile(rows=10))
     lsb = r / levels(bits)
-    want = sum(
-        ((x[:, s] @ w[:, s].t()).clamp(-r, r) / lsb).round() * lsb for s in (slice(0, 10), slice(10, 20))
-    )
+    want = sum(((x[:, s] @ w[:, s].t()).clamp(-r, r) / lsb).round() * lsb for s in (slice(0, 10), slice(10, 20)))
     assert torch.allclose(_mvm(x, w, hw, ranges=(1.0, r)), want, atol=1e-5)
 
 
@@ -247,15 +243,24 @@ def test_counter_and_its_tensor_are_the_same_noise() -> None:
     hw = _hw(cell=GenericCell(read_noise=0.1), tile=Tile(rows=10))
     array, op = program(w, LinearOp(20, 3), hw, None), LinearOp(20, 3)
     one = torch.tensor(1.0)
-    a, b = (mvm(x, array, op, hw, Noise(Counter(derive_seed("x"))), input_range=one, adc_range=one)[0] for _ in range(2))
+    a, b = (
+        mvm(x, array, op, hw, Noise(Counter(derive_seed("x"))), input_range=one, adc_range=one)[0] for _ in range(2)
+    )
     assert torch.equal(a, b)
 
 
 # --- gradients ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cell", [GenericCell(programming_noise=0.1), GenericCell(programming_noise_rel=0.2, drift_nu=0.1),
-                                  GenericCell(read_noise=0.05), GenericCell(read_noise_rel=0.1)])  # fmt: skip
+SMOOTH = [
+    GenericCell(programming_noise=0.1),
+    GenericCell(programming_noise_rel=0.2, drift_nu=0.1),
+    GenericCell(read_noise=0.05),
+    GenericCell(read_noise_rel=0.1),
+]
+
+
+@pytest.mark.parametrize("cell", SMOOTH)
 @pytest.mark.parametrize("scheme", ["signed", "differential", "offset"])
 def test_smooth_parts_pass_gradcheck(cell: GenericCell, scheme: str) -> None:
     torch.manual_seed(0)
@@ -264,7 +269,9 @@ def test_smooth_parts_pass_gradcheck(cell: GenericCell, scheme: str) -> None:
     x = torch.randn(2, 6, dtype=torch.float64, requires_grad=True)
     w = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
     bound, fresh = torch.tensor(5.0, dtype=torch.float64), torch.randn(2, 2, 3, dtype=torch.float64)
-    draws = draw_static(op, hw, w.shape, lambda shape, label: torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    draws = draw_static(
+        op, hw, w.shape, lambda shape, label: torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    )
 
     def run(x: Tensor, w: Tensor) -> Tensor:
         array = program(w, op, hw, draws, t_s=10.0, bound=bound)

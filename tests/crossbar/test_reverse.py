@@ -57,9 +57,7 @@ def test_output_noise_is_a_share_of_the_largest_gradient() -> None:
     w, g = torch.randn(8, 4), torch.randn(count, 8)
     hw = QUIET.replace(adc=Adc(), output_noise=0.03)
     xi, zeros, exact = torch.randn(count, 4), torch.zeros(count, 4), g @ w
-    assert_power(
-        lambda scale: _grad_x(zeros, w, g, hw, scale * xi) - exact, sigma=0.03 * float(exact.abs().max())
-    )
+    assert_power(lambda scale: _grad_x(zeros, w, g, hw, scale * xi) - exact, sigma=0.03 * float(exact.abs().max()))
 
 
 def test_gradients_are_quantised_to_their_own_maximum() -> None:

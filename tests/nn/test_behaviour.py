@@ -54,7 +54,7 @@ def test_nan_batch_in_training_is_refused_and_nothing_changes(hw: Hardware, bad:
     _step(model, torch.randn(4, 6))
     before, x = _state(model), torch.randn(4, 6)
     x[1, 2] = bad
-    with pytest.raises(InputError, match="0.weight: its input holds NaN or infinity"):
+    with pytest.raises(InputError, match=r"0.weight: its input holds NaN or infinity"):
         _step(model, x)
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     _step(model, torch.randn(4, 6))  # the next batch goes on
@@ -172,10 +172,7 @@ class Deep(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for block in (self.first, self.second):
-            if self.reentrant is None:
-                x = block(x)
-            else:
-                x = checkpoint(block, x, use_reentrant=self.reentrant)
+            x = block(x) if self.reentrant is None else checkpoint(block, x, use_reentrant=self.reentrant)
             x = x[0] if isinstance(x, tuple) else x
         return x
 
@@ -263,7 +260,9 @@ def test_digital_state_dict_loads_strictly_and_comes_back(options: dict) -> None
     analog.load_state_dict(digital.state_dict())
     back = mho.to_digital(analog)
     assert list(back.state_dict()) == list(digital.state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(digital.state_dict().values(), back.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(digital.state_dict().values(), back.state_dict().values(), strict=True)
+    )
     assert torch.equal(digital.eval()(x), back.eval()(x))
     # The ranges belonged to other weights and are forgotten.
     with pytest.raises(InputError, match="range of its converters is not known yet"):

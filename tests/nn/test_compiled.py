@@ -8,7 +8,7 @@ from small_networks import FULL, NOISY, QUANTISED, Digits, calibrated, mlp
 from torch import Tensor, nn
 
 import mho
-from mho.hardware import Hardware
+from mho.hardware import GenericCell, Hardware, Mapping
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +82,22 @@ def test_compiled_layer_at_the_root_and_before_any_eager_forward() -> None:
         compiled = torch.compile(mho.convert(digital, NOISY), fullgraph=True, backend="aot_eager").train()
         compiled(x).sum().backward()
         assert compiled.eval()(x).isfinite().all()
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_recurrence_meets_one_chip_throughout_a_sequence(compiled: bool) -> None:
+    rnn = nn.RNN(1, 1, nonlinearity="relu", bias=False)
+    with torch.no_grad():
+        rnn.weight_hh_l0.fill_(1.0)
+    model = mho.convert(
+        rnn, Hardware(name="static", mapping=Mapping(), cell=GenericCell(programming_noise=0.05))
+    ).train()
+    run = torch.compile(model, fullgraph=True, backend="aot_eager") if compiled else model
+    gains = [run(torch.zeros(4, 1), torch.ones(1, 1))[0].flatten() for _ in range(2)]
+    for h in gains:  # h_t = (1 + error)^t
+        assert torch.allclose(h, h[0] ** torch.arange(1, 5), rtol=1e-5)
+        assert float(h[0].detach()) != 1.0
+    assert not torch.equal(*gains)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inductor's own

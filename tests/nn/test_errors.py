@@ -75,7 +75,9 @@ def test_wrong_state_of_a_cell(kind: type[nn.Module]) -> None:
 
 def test_eval_without_ranges_says_how_to_get_them() -> None:
     model = mho.convert(mlp(), NOISY).eval()
-    with pytest.raises(InputError, match=r"0.weight: the input range of its converters is not known yet.*mho.calibrate"):
+    with pytest.raises(
+        InputError, match=r"0.weight: the input range of its converters is not known yet.*mho.calibrate"
+    ):
         model(torch.randn(4, 6))
     with pytest.raises(InputError, match="there was no batch"):
         mho.calibrate(model, [])
@@ -112,7 +114,7 @@ def test_every_refusal_is_listed_at_once() -> None:
     model = nn.Sequential(nn.ConvTranspose2d(1, 1, 3), nn.Linear(3, 3), nn.Bilinear(3, 3, 3))
     with pytest.raises(ConversionError, match=r"2 part\(s\)(.|\n)*0 \(ConvTranspose2d\)(.|\n)*2 \(Bilinear\)"):
         mho.convert(model, NOISY)
-    with pytest.raises(ConversionError, match="shape is not known yet.*run one batch"):
+    with pytest.raises(ConversionError, match=r"shape is not known yet.*run one batch"):
         mho.convert(nn.Sequential(nn.LazyLinear(3)), NOISY)
     with pytest.raises(ConversionError, match="already converted"):
         mho.convert(mho.convert(mlp(), NOISY), NOISY)
@@ -204,7 +206,9 @@ def test_to_digital_is_the_exact_inverse(make: object) -> None:
     back = mho.to_digital(mho.convert(digital, NOISY, clip_sigma=2.0))
     assert str(back) == str(digital)
     assert list(back.state_dict()) == list(digital.state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(back.state_dict().values(), digital.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(back.state_dict().values(), digital.state_dict().values(), strict=True)
+    )
     assert [n for n, _ in back.named_parameters()] == [n for n, _ in digital.named_parameters()]
     assert not any(isinstance(m, AnalogLayer) for m in back.modules())
     assert not back._forward_pre_hooks

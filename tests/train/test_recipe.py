@@ -71,12 +71,19 @@ batch_size = 100
 
 
 def test_for_hardware_and_for_digital() -> None:
-    settings = TrainSettings(
-        epochs=3, epochs_hardware=7, lr=0.1, lr_hardware=0.02, noise_scale=1.5, ramp_fraction=0.5, distill=0.3
-    )
-    hardware, digital = settings.for_hardware(), settings.for_digital()
-    assert (hardware.epochs, hardware.lr, hardware.distill, hardware.noise_scale) == (7, 0.02, 0.3, 1.5)
-    assert (digital.epochs, digital.lr, digital.distill, digital.moves_noise) == (3, 0.1, 0.0, False)
+    cold = TrainSettings(epochs=3, lr=0.1, noise_scale=1.5, ramp_fraction=0.5, distill=0.3)
+    warm = TrainSettings(**cold.model_dump(exclude={"warm_start", "epochs_hardware", "lr_hardware"}),
+                         warm_start="digital", epochs_hardware=7, lr_hardware=0.02)  # fmt: skip
+    for settings, budget in ((cold, (3, 0.1)), (warm, (7, 0.02))):
+        hardware, digital, first = settings.for_hardware(), settings.for_digital(), settings.for_pretraining()
+        assert (hardware.epochs, hardware.lr, hardware.distill, hardware.noise_scale) == (*budget, 0.3, 1.5)
+        assert (digital.epochs, digital.lr, digital.distill, digital.moves_noise) == (*budget, 0.0, False)
+        assert (first.epochs, first.lr, first.moves_noise) == (3, 0.1, False)
+
+
+def test_a_budget_of_its_own_needs_a_warm_start() -> None:
+    with pytest.raises(RecipeError, match="warm_start"):
+        parse_recipe('name = "x"\n[train]\nepochs_hardware = 3')
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from mho.crossbar import fused
 from mho.crossbar.array import Array, program
+from mho.crossbar.fused_weight import eager_cpu
 from mho.crossbar.mvm import has_fresh_noise
 from mho.crossbar.noise import Counter, Noise, draw_static
-from mho.nn.site import Site, is_traced
+from mho.nn.site import Programmed, Site, is_traced
 from mho.nn.surrogate import refuse_unknown_ranges
 from mho.rng import derive_seed, normals
 
@@ -71,6 +72,7 @@ class OnChip:
         ranges: Tensor,
         bound: Tensor | None,
         training: bool,
+        programmed: Programmed,
     ) -> Tensor:
         """One product on the selected chip; ``weight`` gave its array and is not looked at again."""
         ready = self._ready.get((site.name, self.chip))
@@ -85,7 +87,7 @@ class OnChip:
         if (
             circuit is not None
             and not (torch.is_grad_enabled() and x.requires_grad)
-            and fused.eager_cpu(x)
+            and eager_cpu(x)
             and fused.takes(circuit, x, fresh)
         ):
             y = fused.infer(
@@ -121,7 +123,7 @@ class OnChip:
         array = self.arrays[site.name][self.chip]
         gains = self.gains.get(site.name)
         r_in, r_out = ranges.tolist()
-        eager = fused.eager_cpu(*array.weights)
+        eager = eager_cpu(*array.weights)
         ready = Ready(
             array=array,
             circuit=fused.circuit(array, site.op, site.hw) if eager else None,

@@ -54,7 +54,9 @@ def full_scale(w: Tensor, hw: Hardware, bound: Tensor | None) -> Tensor:
     magnitude = w.detach().abs()
     if w.numel() == 0:
         return w.new_ones(())
-    top = magnitude.flatten(1).amax(1).reshape(-1, *([1] * (w.dim() - 1))) if hw.mapping.per_column else magnitude.amax()
+    top = (
+        magnitude.flatten(1).amax(1).reshape(-1, *([1] * (w.dim() - 1))) if hw.mapping.per_column else magnitude.amax()
+    )
     return torch.where(top > 0, top, torch.ones_like(top))
 
 

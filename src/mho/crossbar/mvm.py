@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mho.crossbar.array import Array, slice_factors
 from mho.crossbar.noise import Draw, Noise, parts_as_tensor
-from mho.crossbar.reverse import output_sigma, reversible
 from mho.crossbar.ops import Block, Op
+from mho.crossbar.reverse import output_sigma, reversible
 from mho.hardware.spec import Hardware
 from mho.physics import converters, neuron
 
@@ -184,7 +184,9 @@ def _read_out(a: Tensor, array: Array, op: Op, hw: Hardware, r: Tensor) -> Tenso
 
     def per_part(values: Tensor) -> Tensor:
         return torch.stack([op.over_columns(v) for v in values.to(a.dtype)]).reshape(
-            values.shape[0], *([1] * (a.dim() - 1 - op.over_columns(values[0]).dim())), *op.over_columns(values[0]).shape
+            values.shape[0],
+            *([1] * (a.dim() - 1 - op.over_columns(values[0]).dim())),
+            *op.over_columns(values[0]).shape,
         )
 
     if hw.neuron is not None:

@@ -16,6 +16,7 @@ from mho.crossbar.ops import Op
 from mho.hardware.spec import Hardware
 from mho.physics.cells import static_draws
 
+
 class Counter(NamedTuple):
     """``scale`` times standard normals to be: element i depends on (seed, i) alone."""
 
@@ -65,7 +66,9 @@ def parts(op: Op, hw: Hardware) -> int:
     return len(op.blocks(hw.tile.rows)) * hw.mapping.slices
 
 
-def draw_static(op: Op, hw: Hardware, weight_shape: torch.Size, source: Source, scale: float = 1.0) -> StaticDraws | None:
+def draw_static(
+    op: Op, hw: Hardware, weight_shape: torch.Size, source: Source, scale: float = 1.0
+) -> StaticDraws | None:
     """Draw one chip's static randomness for one weight of ``weight_shape``; ``None`` if there is none.
 
     ``scale`` multiplies every deviation (not the share of faults).

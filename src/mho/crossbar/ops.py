@@ -7,6 +7,7 @@ fit a tile, and the squared input norm that each output sees.
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import final
 
 import torch
@@ -49,7 +50,9 @@ class LinearOp:
     def apply(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x, w, bias)
 
-    def backward(self, g: Tensor, x: Tensor, w: Tensor, need_x: bool, need_w: bool) -> tuple[Tensor | None, Tensor | None]:
+    def backward(
+        self, g: Tensor, x: Tensor, w: Tensor, need_x: bool, need_w: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Vector-Jacobian products of ``apply`` with respect to x and w."""
         g2, x2 = g.reshape(-1, g.shape[-1]), x.reshape(-1, x.shape[-1])
         return (g2 @ w).reshape(x.shape) if need_x else None, g2.t() @ x2 if need_w else None
@@ -123,7 +126,9 @@ class ConvOp:
         conv = (F.conv1d, F.conv2d, F.conv3d)[self.ndim - 1]
         return conv(x, w, bias, self.stride, self.padding, self.dilation, self.groups)
 
-    def backward(self, g: Tensor, x: Tensor, w: Tensor, need_x: bool, need_w: bool) -> tuple[Tensor | None, Tensor | None]:
+    def backward(
+        self, g: Tensor, x: Tensor, w: Tensor, need_x: bool, need_w: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
         gx, gw, _ = torch.ops.aten.convolution_backward(
             g, x, w, None, self.stride, self.padding, self.dilation, False, [0] * self.ndim, self.groups,
             [need_x, need_w, False],
@@ -172,7 +177,7 @@ def balanced_blocks(count: int, limit: int | None) -> tuple[Block, ...]:
     """
     runs = 1 if limit is None else -(-count // limit)
     edges = [round(i * count / runs) for i in range(runs + 1)]
-    return tuple(Block(a, b) for a, b in zip(edges, edges[1:], strict=False))
+    return tuple(Block(a, b) for a, b in pairwise(edges))
 
 
 def output_shape(op: Op, x: Tensor) -> torch.Size:
@@ -181,8 +186,6 @@ def output_shape(op: Op, x: Tensor) -> torch.Size:
         return torch.Size((*x.shape[:-1], op.out_features))
     spatial = [
         (size + 2 * p - d * (k - 1) - 1) // s + 1
-        for size, p, d, k, s in zip(
-            x.shape[-op.ndim :], op.padding, op.dilation, op.kernel, op.stride, strict=True
-        )
+        for size, p, d, k, s in zip(x.shape[-op.ndim :], op.padding, op.dilation, op.kernel, op.stride, strict=True)
     ]
     return torch.Size((*x.shape[: -op.ndim - 1], op.out_channels, *spatial))

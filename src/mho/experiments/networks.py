@@ -1,4 +1,4 @@
-"""The three networks that every run compares, trained with one budget from one initialisation.
+"""The three networks that every run compares, trained with one budget from one start.
 
 digital: what a user would ship otherwise. quantized: quantisation-aware, the same converter bits and
 no noise. hardware_aware: the noise of the hardware in every forward pass.
@@ -18,7 +18,7 @@ from mho.models import build
 from mho.nn.conversion import calibrate, convert
 from mho.physics.scaling import scale_hardware_noise
 from mho.rng import derive_seed
-from mho.train import EpochRecord, History, Recipe, fit
+from mho.train import EpochRecord, History, Recipe, TrainSettings, fit
 
 Say = Callable[[str], None]
 
@@ -58,15 +58,17 @@ class Trainer:
         """Train all networks of one seed; finished ones are read from their checkpoints with ``resume``."""
         settings = self.recipe.train
         start = self._initial(seed)
-        self.say(f"seed {seed}: digital network, {settings.epochs} epochs")
-        digital = self._fit(copy.deepcopy(start), "digital", seed, hardware=False)
+        if settings.warm_start == "digital":
+            self.say(f"seed {seed}: the common start, {settings.epochs} epochs")
+            start = self._fit(start, "start", seed, settings.for_pretraining()).network
+        self.say(f"seed {seed}: digital network")
+        digital = self._fit(copy.deepcopy(start), "digital", seed, settings.for_digital())
         self.say(f"seed {seed}: quantisation-aware network, the same bits without noise")
         silent = scale_hardware_noise(self.hw, 0.0)
-        quantized = self._fit(convert(start, silent), "quantized", seed, hardware=False)
+        quantized = self._fit(convert(start, silent), "quantized", seed, settings.for_digital())
         self.say(f"seed {seed}: hardware-aware network on {self.hw.name}")
-        origin = digital.network if settings.warm_start == "digital" else start
-        aware_start = convert(origin, self.hw, clip_sigma=settings.clip_sigma)
-        aware = self._fit(aware_start, "hardware_aware", seed, hardware=True, teacher=digital.network)
+        aware_start = convert(start, self.hw, clip_sigma=settings.clip_sigma)
+        aware = self._fit(aware_start, "hardware_aware", seed, settings.for_hardware(), teacher=digital.network)
         on_hardware = calibrate(convert(digital.network, self.hw), self.calibration_batches())
         return Networks(seed, digital, quantized, aware, on_hardware)
 
@@ -76,9 +78,8 @@ class Trainer:
             return build(self.recipe.network.model, **self.recipe.network.args)
 
     def _fit(
-        self, network: nn.Module, name: str, seed: int, *, hardware: bool, teacher: nn.Module | None = None
+        self, network: nn.Module, name: str, seed: int, settings: TrainSettings, teacher: nn.Module | None = None
     ) -> Trained:
-        settings = self.recipe.train.for_hardware() if hardware else self.recipe.train.for_digital()
         wanted = self.recipe.data
         batches = self.data.train_batches(
             wanted.batch_size, seed=seed, augment=list(wanted.augment) or None, subset=wanted.subset

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mho.crossbar.array import Array
 from mho.crossbar.ops import LinearOp
 from mho.errors import InputError
 from mho.nn.checks import check_input
@@ -97,9 +98,9 @@ class MultiheadAttention(AnalogLayer):
         # All three thirds of the crossbar answer each vector that is driven in; those not asked for
         # are left out.
         size = self.embed_dim
-        parts = []
+        parts, programmed = [], dict[str, Array]()
         for index, x in enumerate((query, key, value)):
-            answer = product(self, "in_proj_weight", x, self.in_proj_bias)
+            answer = product(self, "in_proj_weight", x, self.in_proj_bias, programmed)
             parts.append(answer[..., index * size : (index + 1) * size])
         return parts[0], parts[1], parts[2]
 
@@ -150,7 +151,8 @@ class MultiheadAttention(AnalogLayer):
     def to_digital(self) -> nn.MultiheadAttention:
         digital = nn.MultiheadAttention(
             self.embed_dim, self.num_heads, self.dropout, bias=self.in_proj_bias is not None,
-            add_bias_kv=self.bias_k is not None, kdim=self.kdim, vdim=self.vdim, batch_first=self.batch_first, device="meta",
+            add_bias_kv=self.bias_k is not None, kdim=self.kdim, vdim=self.vdim, batch_first=self.batch_first,
+            device="meta",
         )  # fmt: skip
         for key in list(digital._parameters):
             setattr(digital, key, getattr(self, key))
@@ -200,7 +202,7 @@ def forbid_nested_tensors(model: nn.Module) -> None:
     """
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoder) and any(isinstance(m, AnalogLayer) for m in module.modules()):
-            module.used_nested_tensor = module.use_nested_tensor
+            module.used_nested_tensor = module.use_nested_tensor  # type: ignore[assignment]  # a flag
             module.use_nested_tensor = False
 
 
@@ -208,5 +210,5 @@ def allow_nested_tensors(model: nn.Module) -> None:
     """Undo :func:`forbid_nested_tensors`."""
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoder) and hasattr(module, "used_nested_tensor"):
-            module.use_nested_tensor = module.used_nested_tensor
+            module.use_nested_tensor = module.used_nested_tensor  # type: ignore[assignment]
             del module.used_nested_tensor

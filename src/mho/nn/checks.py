@@ -1,8 +1,7 @@
 """Input checks that every converted layer shares: same words, cause and way out."""
 
-from torch import Tensor
-
 import torch
+from torch import Tensor
 
 from mho.errors import InputError
 

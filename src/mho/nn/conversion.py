@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from mho.errors import ConversionError, InputError
 from mho.hardware import load_hardware
 from mho.hardware.spec import Hardware
+from mho.nn.attention import allow_nested_tensors, forbid_nested_tensors
 from mho.nn.inspection import Inspection, Where, choose_hardware, inspect_modules, patterns, refuse_unmatched
 from mho.nn.policy import Policy
-from mho.nn.attention import allow_nested_tensors, forbid_nested_tensors
 from mho.nn.registry import analog_builder
 from mho.nn.site import AnalogLayer, analog_layers
 from mho.nn.surrogate import NewChip, Surrogate
@@ -63,7 +63,9 @@ def convert(
     description = load_hardware(hw) if isinstance(hw, str) else hw
     inspection = inspect(model, description, where=where, digital=digital)
     if inspection.refused:
-        lines = "\n".join(f"  {r.name or '(root)'} ({r.kind}): {r.reason}. Way out: {r.way_out}." for r in inspection.refused)
+        lines = "\n".join(
+            f"  {r.name or '(root)'} ({r.kind}): {r.reason}. Way out: {r.way_out}." for r in inspection.refused
+        )
         raise ConversionError(f"{len(inspection.refused)} part(s) of the network cannot be mapped:\n{lines}")
     _check_weights(model)
     hardware_of = choose_hardware(where, description, load_hardware)
@@ -225,5 +227,3 @@ def calibrate(model: nn.Module, batches: Iterable, *, count: int = 10) -> nn.Mod
     if seen == 0:
         raise InputError("calibrate: there was no batch to calibrate with. Way out: give at least one batch of inputs.")
     return model
-
-

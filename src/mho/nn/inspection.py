@@ -63,7 +63,9 @@ class Inspection:
         return "\n".join(lines)
 
 
-def choose_hardware(where: Where, hw: Hardware, load: Callable[[str], Hardware]) -> Callable[[str, nn.Module], Hardware | None]:
+def choose_hardware(
+    where: Where, hw: Hardware, load: Callable[[str], Hardware]
+) -> Callable[[str, nn.Module], Hardware | None]:
     """The hardware of a module by name: ``None`` keeps it digital.
 
     ``where``: ``None`` (everything), a predicate (name, module), patterns of names (``"layer1.*"``), or a
@@ -97,7 +99,9 @@ def refuse_unmatched(model: nn.Module, given: Iterable[str]) -> None:
     names = [n for n, _ in model.named_modules()]
     for pattern in given:
         if not any(fnmatchcase(n, pattern) for n in names):
-            raise ConversionError(f"pattern {pattern!r} matches no module of the network. {nearest(pattern, filter(None, names))}")
+            raise ConversionError(
+                f"pattern {pattern!r} matches no module of the network. {nearest(pattern, filter(None, names))}"
+            )
 
 
 def inspect_modules(

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from mho.crossbar.ops import LinearOp
 from mho.nn.checks import check_input
+from mho.nn.policy import Policy, parameter_name
 from mho.nn.site import AnalogLayer, Site, Substrate, attach, product
 from mho.nn.surrogate import hardware_text
-from mho.nn.policy import Policy, parameter_name
 
 
 @final
@@ -24,7 +24,9 @@ class Linear(AnalogLayer):
         self.weight, self.bias = digital.weight, digital.bias
         self.sites: dict[str, Site] = {}
         self.substrate = substrate
-        attach(self, "weight", policy.site(parameter_name(name, "weight"), LinearOp(self.in_features, self.out_features)))
+        attach(
+            self, "weight", policy.site(parameter_name(name, "weight"), LinearOp(self.in_features, self.out_features))
+        )
         self.train(digital.training)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,6 +41,3 @@ class Linear(AnalogLayer):
     def extra_repr(self) -> str:
         hw = self.sites["weight"].hw
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {hardware_text(hw)}"
-
-
-

@@ -13,7 +13,7 @@ from mho.crossbar.ops import LinearOp
 from mho.errors import InputError
 from mho.nn.checks import check_input
 from mho.nn.policy import Policy, parameter_name
-from mho.nn.site import AnalogLayer, Site, Substrate, attach, product
+from mho.nn.site import AnalogLayer, Programmed, Site, Substrate, attach, product
 
 State = tuple[Tensor, ...]
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
@@ -115,10 +115,13 @@ class Recurrent(AnalogLayer):
         b_ih = getattr(self, "bias_ih" + end) if self.bias else None
         b_hh = getattr(self, "bias_hh" + end) if self.bias else None
         projected = product(self, "weight_ih" + end, steps, b_ih)
+        programmed: Programmed = {}
         order = range(len(steps) - 1, -1, -1) if direction else range(len(steps))
         hidden: list[Tensor] = [state[0]] * len(steps)
         for t in order:
-            state = advance(self.mode, projected[t], product(self, "weight_hh" + end, state[0], b_hh), state)
+            state = advance(
+                self.mode, projected[t], product(self, "weight_hh" + end, state[0], b_hh, programmed), state
+            )
             hidden[t] = state[0]
         return torch.stack(hidden), state
 

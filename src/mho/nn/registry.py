@@ -87,7 +87,9 @@ def refusal(module: nn.Module) -> tuple[str, str] | None:
 
 def _computed_weight(module: nn.Module) -> bool:
     """Whether a name that a mapped type keeps among its parameters is no parameter of this module."""
-    names = [n for n in vars(module) if n.startswith(("weight", "in_proj_weight")) and isinstance(vars(module)[n], Tensor)]
+    names = [
+        n for n in vars(module) if n.startswith(("weight", "in_proj_weight")) and isinstance(vars(module)[n], Tensor)
+    ]
     return bool(names) or nn.utils.parametrize.is_parametrized(module)
 
 

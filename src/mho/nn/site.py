@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from mho.crossbar.array import is_ideal
+from mho.crossbar.array import Array, is_ideal
 from mho.crossbar.ops import Op
 from mho.hardware.spec import Hardware
 
@@ -41,6 +41,10 @@ class Site:
         return self.clip_sigma is None and is_ideal(self.hw)
 
 
+Programmed = dict[str, Array]
+"""Arrays by parameter name, as programmed for one forward pass of one layer."""
+
+
 class Substrate(Protocol):
     """What computes the products of a converted network.
 
@@ -59,8 +63,13 @@ class Substrate(Protocol):
         ranges: Tensor,
         bound: Tensor | None,
         training: bool,
+        programmed: Programmed,
     ) -> Tensor:
-        """y = x W^T + bias as the hardware of ``site`` computes it."""
+        """y = x W^T + bias as the hardware of ``site`` computes it.
+
+        ``programmed``: what a layer keeps during one forward pass, so that a weight that is read many
+        times (at each time step) is programmed once.
+        """
         ...
 
 
@@ -140,8 +149,13 @@ def _digital_keys_suffice(module: nn.Module, state_dict: dict, prefix: str, *_: 
             state_dict[key + BOUND] = fixed_bound(state_dict[key], site)
 
 
-def product(layer: AnalogLayer, parameter: str, x: Tensor, bias: Tensor | None) -> Tensor:
-    """x times ``layer.<parameter>`` on whatever the layer's substrate is."""
+def product(
+    layer: AnalogLayer, parameter: str, x: Tensor, bias: Tensor | None, programmed: Programmed | None = None
+) -> Tensor:
+    """x times ``layer.<parameter>`` on whatever the layer's substrate is.
+
+    A layer that reads a weight more than once in its forward pass gives one dict to all of its products.
+    """
     return layer.substrate.mvm(
         layer.sites[parameter],
         x,
@@ -150,6 +164,7 @@ def product(layer: AnalogLayer, parameter: str, x: Tensor, bias: Tensor | None) 
         getattr(layer, parameter + RANGES),
         getattr(layer, parameter + BOUND, None),
         layer.training,
+        {} if programmed is None else programmed,
     )
 
 
@@ -176,5 +191,7 @@ def project_(model: nn.Module) -> None:
     gradients through), only the weights may then wander out of range. No-op on digital models.
     """
     for weight, bound in bounded_parameters(model):
-        limit = bound.reshape(-1, *([1] * (weight.dim() - 1))).to(weight.dtype) if bound.dim() else bound.to(weight.dtype)
+        limit = (
+            bound.reshape(-1, *([1] * (weight.dim() - 1))).to(weight.dtype) if bound.dim() else bound.to(weight.dtype)
+        )
         weight.clamp_(-limit, limit)

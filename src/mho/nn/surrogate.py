@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from mho.crossbar import fused
 from mho.crossbar.array import Array, program
-from mho.crossbar.mvm import Observed, has_fresh_noise, mvm, needs_adc_range, needs_input_range
+from mho.crossbar.mvm import Observed, has_fresh_noise, needs_adc_range, needs_input_range
 from mho.crossbar.noise import Counter, Draw, Noise, StaticDraws, draw_noise, draw_static, parts
 from mho.crossbar.ops import output_shape
 from mho.errors import InputError
 from mho.hardware.spec import Hardware
-from mho.nn.site import Site, is_traced
+from mho.nn.site import Programmed, Site, is_traced
 from mho.rng import derive_seed
 
 RANGE_MOMENTUM = 0.05
@@ -60,6 +60,7 @@ class Surrogate:
         ranges: Tensor,
         bound: Tensor | None,
         training: bool,
+        programmed: Programmed,
     ) -> Tensor:
         """One product on a chip drawn from the description of ``site``."""
         hw, traced = site.hw, is_traced()
@@ -68,10 +69,12 @@ class Surrogate:
         if not traced and not observing:
             refuse_unknown_ranges(site, ranges)
         step = 0 if traced else self._step(site, weight)
-        draws = self._static(site, weight, step, traced) if noisy else None
-        array = program(weight, site.op, hw, draws, t_s=hw.environment.t_s, bound=bound, exact_wires=False)
-        if not noisy:
-            array = array._replace(read_var=None, thermal_var=None, shot_weight=None)
+        if site.name not in programmed:
+            draws = self._static(site, weight, step, traced) if noisy else None
+            array = program(weight, site.op, hw, draws, t_s=hw.environment.t_s, bound=bound, exact_wires=False)
+            quiet = array if noisy else array._replace(read_var=None, thermal_var=None, shot_weight=None)
+            programmed[site.name] = quiet
+        array = programmed[site.name]
         used = self._frozen_ranges(site, ranges, step) if training and not traced else ranges
         y, observed = fused.product(
             x,

@@ -56,9 +56,13 @@ class TrainSettings(Table):
     ``momentum`` is SGD's (Nesterov) or AdamW's beta1; ``weight_decay`` acts on tensors of two or more
     dimensions. For the hardware-aware network: ``clip_sigma`` (bound of each channel in units of its rms),
     ``noise_scale`` (times the hardware's noise; above 1 over-regularises), ``ramp_fraction`` (the noise
-    rises from 0 over this share of the steps), ``warm_start = "digital"`` (start from the baseline's
-    weights), ``epochs_hardware`` and ``lr_hardware`` (None: as the digital network), ``distill`` (share of
-    the loss that follows the digital network's softmax at temperature ``distill_T``).
+    rises from 0 over this share of the steps), ``distill`` (share of the loss that follows the digital
+    network's softmax at temperature ``distill_T``).
+
+    ``warm_start = "digital"``: a digital network is trained first, ``epochs`` long, and every network that
+    a run compares, the digital baseline too, continues from it for ``epochs_hardware`` epochs with
+    ``lr_hardware`` (None: as before). Without it all start from one initialisation. Either way all
+    have the same budget.
     """
 
     epochs: Count = 6
@@ -78,20 +82,32 @@ class TrainSettings(Table):
     distill: Share = 0.0
     distill_T: Positive = 2.0
 
+    @model_validator(mode="after")
+    def _warm(self) -> Self:
+        if self.warm_start is None and (self.epochs_hardware is not None or self.lr_hardware is not None):
+            raise ValueError('epochs_hardware and lr_hardware need warm_start = "digital". Fix: add it, or remove them')
+        return self
+
     @property
     def moves_noise(self) -> bool:
         """Whether the noise is ever other than the hardware's own."""
         return self.noise_scale != 1.0 or self.ramp_fraction > 0.0
 
-    def for_digital(self) -> "TrainSettings":
-        """The same budget without what only the hardware-aware network has."""
+    def for_pretraining(self) -> "TrainSettings":
+        """What the common start of a warm run is trained with: nothing that only analog hardware has."""
         off = {"clip_sigma": None, "noise_scale": 1.0, "ramp_fraction": 0.0, "warm_start": None, "distill": 0.0}
         return self.model_copy(update={**off, "epochs_hardware": None, "lr_hardware": None})
 
     def for_hardware(self) -> "TrainSettings":
-        """With ``epochs_hardware`` and ``lr_hardware`` in the place of ``epochs`` and ``lr``."""
-        own = {"epochs": self.epochs_hardware or self.epochs, "lr": self.lr_hardware or self.lr}
-        return self.model_copy(update={**own, "epochs_hardware": None, "lr_hardware": None})
+        """Of the hardware-aware network: its own epochs and learning rate where the start is warm."""
+        own: dict[str, Any] = {"epochs_hardware": None, "lr_hardware": None}
+        if self.warm_start is not None:
+            own |= {"epochs": self.epochs_hardware or self.epochs, "lr": self.lr_hardware or self.lr}
+        return self.model_copy(update=own)
+
+    def for_digital(self) -> "TrainSettings":
+        """Of the digital baselines: the budget of the hardware-aware network without its noise and bounds."""
+        return self.for_hardware().for_pretraining()
 
 
 class EvaluateSettings(Table):
