@@ -20,6 +20,10 @@ class InputError(MhoError, ValueError):
     """A layer got a tensor of the wrong shape, dtype or content (NaN, infinity)."""
 
 
+class NonFiniteError(InputError):
+    """NaN or infinity reached a layer in training; the step is refused and the weights stay."""
+
+
 class DataError(MhoError, OSError):
     """A data file is missing, truncated or not what its checksum says."""
 

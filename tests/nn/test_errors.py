@@ -304,3 +304,9 @@ def test_noisy_backward_changes_only_the_gradient() -> None:
     assert torch.allclose(found["ideal"][2], found["noisy"][2], atol=1e-5)
     assert not torch.equal(found["ideal"][1], found["noisy"][1])
     assert torch.allclose(found["ideal"][1], found["noisy"][1], atol=0.1 * float(found["ideal"][1].abs().max()))
+
+
+def test_a_conversion_that_converts_nothing_is_an_error() -> None:
+    for model, where in ((nn.Sequential(nn.ReLU(), nn.Flatten()), None), (mlp(), lambda name, module: False)):
+        with pytest.raises(ConversionError, match="no part of it"):
+            mho.convert(model, "generic", where=where)

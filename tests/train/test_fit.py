@@ -347,3 +347,14 @@ def test_progress_only_where_somebody_looks(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "stderr", pipe)
     fit(net(), Blobs(), epochs=2, progress=True)
     assert pipe.getvalue() == ""
+
+
+def test_an_overflow_inside_an_analog_network_is_a_refused_step() -> None:
+    """A finite batch so large that a later layer overflows: refused and counted, like a NaN batch."""
+    torch.manual_seed(0)
+    model = mho.convert(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3)), "generic")
+    good = torch.randn(16, 4)
+    batches = [(good, torch.arange(16) % 3), (good * 3e38, torch.arange(16) % 3)] * 2
+    history = fit(model, batches, epochs=1)
+    assert history.refused == 2
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())

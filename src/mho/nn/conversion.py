@@ -67,6 +67,11 @@ def convert(
             f"  {r.name or '(root)'} ({r.kind}): {r.reason}. Way out: {r.way_out}." for r in inspection.refused
         )
         raise ConversionError(f"{len(inspection.refused)} part(s) of the network cannot be mapped:\n{lines}")
+    if not any(row.decision == "analog" for row in inspection.rows):
+        raise ConversionError(
+            f"{type(model).__name__}: no part of it would be on analog hardware. Way out: mho.inspect(model, hardware) "
+            "says why; widen where=, or leave the network digital."
+        )
     _check_weights(model)
     hardware_of = choose_hardware(where, description, load_hardware)
     substrate = Surrogate(noise_in_eval=noise_in_eval)

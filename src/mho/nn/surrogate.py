@@ -16,7 +16,7 @@ from mho.crossbar.array import Array, program
 from mho.crossbar.mvm import Observed, has_fresh_noise, needs_adc_range, needs_input_range
 from mho.crossbar.noise import Counter, Draw, Noise, StaticDraws, draw_noise, draw_static, parts
 from mho.crossbar.ops import output_shape
-from mho.errors import InputError
+from mho.errors import InputError, NonFiniteError
 from mho.hardware.spec import Hardware
 from mho.nn.site import Programmed, Site, is_traced
 from mho.rng import derive_seed
@@ -185,7 +185,7 @@ def refuse_nonfinite(site: Site, observed: Observed, y: Tensor, weight: Tensor) 
         return
     if not bool(torch.isfinite(weight).all()):
         raise InputError(f"{site.name}: the weight holds NaN or infinity. Way out: load the last good checkpoint.")
-    raise InputError(
+    raise NonFiniteError(
         f"{site.name}: its input holds NaN or infinity, or numbers too large for {y.dtype}. The step is refused and no "
         f"weight was changed. Way out: look at this batch and the layers before; mho.fit skips such steps."
     )

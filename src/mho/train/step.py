@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mho import nn as analog
-from mho.errors import InputError, TrainingError
+from mho.errors import InputError, NonFiniteError, TrainingError
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 StepLoss = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -91,9 +91,9 @@ def attempt(
     optimizer.zero_grad()
     try:
         value = loss(model, x, y)
-    except InputError:
+    except InputError as error:
         guard.put_back()
-        if bool(torch.isfinite(x).all()):
+        if not isinstance(error, NonFiniteError) and bool(torch.isfinite(x).all()):
             raise
         return None
     if value.numel() != 1 or not value.requires_grad:
