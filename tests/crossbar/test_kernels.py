@@ -36,7 +36,8 @@ def bits(x: torch.Tensor) -> torch.Tensor:
 
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Equal bits; any NaN equals any NaN."""
-    return torch.equal(bits(a.nan_to_num(nan=12345.0, posinf=INF, neginf=-INF)), bits(b.nan_to_num(nan=12345.0, posinf=INF, neginf=-INF)))  # fmt: skip
+    plain_a, plain_b = (t.nan_to_num(nan=12345.0, posinf=INF, neginf=-INF) for t in (a, b))
+    return torch.equal(bits(plain_a), bits(plain_b))
 
 
 def with_specials(x: torch.Tensor) -> torch.Tensor:
