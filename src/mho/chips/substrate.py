@@ -13,6 +13,7 @@ from mho.crossbar.array import Array, program
 from mho.crossbar.fused_weight import eager_cpu
 from mho.crossbar.mvm import has_fresh_noise
 from mho.crossbar.noise import Counter, Noise, draw_static
+from mho.crossbar.reader import Reader
 from mho.nn.site import Programmed, Site, is_traced
 from mho.nn.surrogate import refuse_unknown_ranges
 from mho.rng import derive_seed, normals
@@ -55,7 +56,7 @@ class OnChip:
         self._read = 0
         self._pass_seed = 0
         self._ready: dict[tuple[str, int], Ready] = {}
-        self._inputs: tuple[Tensor, ...] = ()
+        self._inputs: tuple[tuple[int, int], ...] = ()  # address and size
         self._rounded: dict[str, Tensor] = {}
 
     def select(self, chip: int) -> None:
@@ -83,16 +84,14 @@ class OnChip:
             self._read += 1
             fresh = Counter(read_seed(self._pass_seed, self._read))
         gain, inner_bias = ready.gain, bias if ready.gain is None else None
-        circuit = ready.circuit
+        reader = ready.reader
         if (
-            circuit is not None
+            reader is not None
             and not (torch.is_grad_enabled() and x.requires_grad)
             and eager_cpu(x)
-            and fused.takes(circuit, x, fresh)
+            and fused.takes(reader.circuit, x, fresh)
         ):
-            y = fused.infer(
-                circuit, self._driven(site, circuit, x, ready.ranges[0]), ready.ranges[1], inner_bias, fresh
-            )
+            y = reader.read(self._driven(site, reader, x), inner_bias, 0 if fresh is None else fresh.seed)
         else:
             y, _ = fused.product(x, ready.array, site.op, site.hw, Noise(fresh), ranges, inner_bias)
         if gain is None:
@@ -100,18 +99,19 @@ class OnChip:
         y = y * gain
         return y if bias is None else y + site.op.over_columns(bias).to(y.dtype)
 
-    def _driven(self, site: Site, circuit: fused.Circuit, x: Tensor, r_in: float) -> Tensor:
+    def _driven(self, site: Site, reader: Reader, x: Tensor) -> Tensor:
         """The rounded input of a site; what all chips see alike is rounded once."""
-        if all(x.data_ptr() != seen.data_ptr() or x.numel() != seen.numel() for seen in self._inputs):
-            return fused.drive(circuit, x, r_in)
+        size = x.numel()
+        if all(size != count or x.data_ptr() != place for place, count in self._inputs):
+            return reader.drive(x)
         if site.name not in self._rounded:
-            self._rounded[site.name] = fused.drive(circuit, x, r_in)
+            self._rounded[site.name] = reader.drive(x)
         return self._rounded[site.name].view(x.shape)
 
     @contextmanager
     def sharing(self, inputs: tuple[Tensor, ...]) -> Iterator[None]:
         """While all chips see ``inputs``: keep what the converters rounded them to."""
-        self._inputs = tuple(x for x in inputs if x.is_contiguous())
+        self._inputs = tuple((x.data_ptr(), x.numel()) for x in inputs if x.is_contiguous())
         try:
             yield
         finally:
@@ -123,13 +123,13 @@ class OnChip:
         array = self.arrays[site.name][self.chip]
         gains = self.gains.get(site.name)
         r_in, r_out = ranges.tolist()
-        eager = eager_cpu(*array.weights)
+        noisy = has_fresh_noise(site.hw, array)
+        circuit = fused.circuit(array, site.op, site.hw) if eager_cpu(*array.weights) else None
         ready = Ready(
             array=array,
-            circuit=fused.circuit(array, site.op, site.hw) if eager else None,
-            noisy=has_fresh_noise(site.hw, array),
+            reader=None if circuit is None else Reader(circuit, r_in, r_out, noisy),
+            noisy=noisy,
             gain=None if gains is None else gains[self.chip],
-            ranges=(r_in, r_out),
         )
         if not is_traced():
             self._ready[site.name, self.chip] = ready
@@ -141,10 +141,9 @@ class Ready:
     """What is known of one site on one chip before its first read."""
 
     array: Array
-    circuit: fused.Circuit | None
+    reader: Reader | None
     noisy: bool
     gain: float | None
-    ranges: tuple[float, float]
 
 
 def read_seed(pass_seed: int, read: int) -> int:

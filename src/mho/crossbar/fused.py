@@ -133,16 +133,6 @@ def takes(found: Circuit, x: Tensor, fresh: Counter | None) -> bool:
     return shape_fits and x.numel() > 0 and not (fresh is None and found.noiseless_is_plain)
 
 
-def drive(found: Circuit, x: Tensor, r_in: float) -> Tensor:
-    """What the rows are driven with for ``x``: the same for every array behind the same converter."""
-    return _quantize_input(kernels.dense(x), Call(found, r_in, 0.0, None, observe=False))[0]
-
-
-def infer(found: Circuit, driven: Tensor, r_out: float, bias: Tensor | None, fresh: Counter | None) -> Tensor:
-    """The product without a gradient for an input from :func:`drive`, with the ADC's range as a number."""
-    return _read_parts(driven, found.array.weights[0], bias, Call(found, 0.0, r_out, fresh, observe=False), None)[0]
-
-
 def _range_of(absmax: float, sumsq: float, count: int, sigmas: float | None) -> float:
     return absmax if sigmas is None else sigmas * (sumsq / max(count, 1)) ** 0.5
 
@@ -287,7 +277,7 @@ def _convert_output_(
     sigma = found.periphery_sigma * call.r_out * fresh.scale if fresh is not None and known else 0.0
     sigma_map = None
     if fresh is not None and found.read_sigma > 0:
-        sigma_map = _read_map(y, x, found, fresh.scale)
+        sigma_map = read_sigma_map(y, x, found, fresh.scale)
     if not rounding and sigma == 0 and sigma_map is None:
         return None, kernels.absmax_sumsq(y) if found.hw.adc is not None and call.observe else (0.0, 0.0)
     mask = torch.empty_like(y, dtype=torch.uint8) if rounding and need_mask else None
@@ -299,7 +289,7 @@ def _convert_output_(
     return (mask if result.clipped else None), (result.absmax, result.sumsq)
 
 
-def _read_map(y: Tensor, x: Tensor, found: Circuit, scale: float) -> Tensor:
+def read_sigma_map(y: Tensor, x: Tensor, found: Circuit, scale: float) -> Tensor:
     """Sigma of the read noise of each output position, [A, P] for y lying in memory as [A, columns, P]."""
     norm = found.op.row_norm2(x).sqrt_().mul_(found.read_sigma * scale)
     if isinstance(found.op, LinearOp):

@@ -11,13 +11,17 @@ from mho.crossbar.noise import Counter, Draw, as_tensor
 
 def eager_cpu(*tensors: Tensor) -> bool:
     """Whether the fused CPU kernels may stand in: plain float32 CPU tensors outside any tracing."""
-    return (
-        not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
-        and not torch.is_autocast_enabled("cpu")
-        and all(t.dtype == torch.float32 and t.device.type == "cpu" and _is_plain(t) for t in tensors)
-        and kernels.available()
-    )
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch.is_autocast_enabled("cpu")
+        or not kernels.available()
+    ):
+        return False
+    for t in tensors:  # noqa: SIM110 (a generator costs more than all the rest)
+        if t.dtype != torch.float32 or not t.is_cpu or not _is_plain(t):
+            return False
+    return True
 
 
 def _is_plain(t: Tensor) -> bool:

@@ -8,10 +8,13 @@ from mho.crossbar.kernels.gradients import masked, pass_inside_
 from mho.crossbar.kernels.layout import dense, is_dense, like_layout
 from mho.crossbar.kernels.native import available, status
 from mho.crossbar.kernels.noise import add_normal, normal_
+from mho.crossbar.kernels.prepared import PreparedAdc, PreparedDac
 from mho.crossbar.kernels.reference import Readout
 from mho.crossbar.kernels.rounding import absmax_sumsq, adc_, quantize
 
 __all__ = [
+    "PreparedAdc",
+    "PreparedDac",
     "Readout",
     "absmax_sumsq",
     "adc_",

@@ -29,7 +29,7 @@ typedef struct {
 } tally;
 
 typedef struct {
-    const float *x, *map;
+    const float *x, *map, *bias;
     float *out;
     uint8_t *mask;
     uint64_t seed;
@@ -187,6 +187,31 @@ static void deviations(const args *a, int64_t begin, int len, float *s) {
     }
 }
 
+/* y[i] += bias[o] for the elements begin ... of the view [A, O, P] */
+static void add_bias(const args *a, int64_t begin, int len, float *y) {
+    const int64_t inner = a->inner;
+    int64_t column = begin / inner % a->outer, p = begin % inner;
+    for (int i = 0; i < len;) {
+        /* P = 1: a run along O; else a run of one constant along P */
+        const int64_t left = inner == 1 ? a->outer - column : inner - p;
+        const int count = left < len - i ? (int)left : len - i;
+        const float *b = a->bias + column;
+        if (inner == 1) {
+            for (int k = 0; k < count; k++) y[i + k] += b[k];
+            column += count;
+        } else {
+            for (int k = 0; k < count; k++) y[i + k] += b[0];
+            p += count;
+            if (p == inner) {
+                p = 0;
+                column++;
+            }
+        }
+        if (column == a->outer) column = 0;
+        i += count;
+    }
+}
+
 static void adc_body(const args *a, int64_t begin, int len, tally *t) {
     float v[BLOCK], s[BLOCK];
     float *y = a->out + begin;
@@ -215,6 +240,7 @@ static void adc_body(const args *a, int64_t begin, int len, tally *t) {
         convert(a, v, y, len);
     else
         memcpy(y, v, (size_t)len * sizeof *v);
+    if (a->bias) add_bias(a, begin, len, y);
 }
 
 static void masked_body(const args *a, int64_t begin, int len, tally *t) {
@@ -271,10 +297,10 @@ void mho_quantize(const float *x, float *out, int64_t n, float range, float up, 
     report(&t, stats);
 }
 
-void mho_adc(float *y, const float *map, uint8_t *mask, int64_t n, int64_t outer, int64_t inner, float sigma,
+void mho_adc(float *y, const float *map, const float *bias, uint8_t *mask, int64_t n, int64_t outer, int64_t inner, float sigma,
              uint64_t seed, float range, float up, float down, float levels, double *stats, parallel_fn parallel,
              int threads) {
-    const args a = {.out = y,         .map = map,     .mask = mask,   .outer = outer, .inner = inner,  .sigma = sigma,
+    const args a = {.out = y, .map = map, .bias = bias, .mask = mask, .outer = outer, .inner = inner, .sigma = sigma,
                     .seed = seed, .range = range, .up = up, .down = down,   .levels = levels,
                     .watch = stats != 0};
     const tally t = run(adc_body, &a, n, SERIAL_BELOW_NOISY, parallel, threads);

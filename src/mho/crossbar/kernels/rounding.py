@@ -155,6 +155,7 @@ def adc_(
     kernels.library.mho_adc(
         y.data_ptr(),
         None if sigma_map is None else sigma_map.data_ptr(),
+        None,
         None if mask is None else mask.data_ptr(),
         y.numel(),
         max(view[1], 1),

@@ -1,0 +1,68 @@
+"""Reading one array that does not change: inference on a chip, with all that stays from read to read done once."""
+
+import math
+from typing import final
+
+import torch
+from torch import Tensor
+
+from mho.crossbar import kernels
+from mho.crossbar.fused import Circuit, read_sigma_map
+from mho.crossbar.noise import part_seed
+from mho.crossbar.ops import LinearOp
+
+
+@final
+class Reader:
+    """One circuit behind converters of known ranges, read without a gradient.
+
+    It computes the bits of ``fused.product`` for the ranges ``r_in`` and ``r_out`` (full scale in units of the input
+    and of the output) with fresh noise from a seed; ``noisy=False``: without. The inputs are those that
+    ``fused.takes`` accepts.
+    """
+
+    def __init__(self, found: Circuit, r_in: float, r_out: float, noisy: bool) -> None:
+        op, weight = found.op, found.array.weights[0]
+        self.circuit = found
+        self._tiles = tuple((block, op.cut_weight(weight, block)) for block in found.blocks)
+        self._dac = kernels.PreparedDac(r_in, found.input_levels) if found.input_levels and r_in > 0 else None
+        known = 0 < r_out < float("inf")
+        rounds = found.output_levels > 0 and known
+        sigma = found.periphery_sigma * r_out if noisy and known else 0.0
+        self._maps = noisy and found.read_sigma > 0
+        self._adc = (
+            kernels.PreparedAdc(sigma, r_out if rounds else float("inf"), found.output_levels, len(weight))
+            if rounds or sigma > 0 or self._maps
+            else None
+        )
+
+    def drive(self, x: Tensor) -> Tensor:
+        """What the rows are driven with for ``x``: the same for every array behind the same converter."""
+        x = kernels.dense(x)
+        return x if self._dac is None else self._dac(x)
+
+    def read(self, driven: Tensor, bias: Tensor | None, seed: int) -> Tensor:
+        """The product for an input from :meth:`drive`, its noise made of ``seed``."""
+        op, adc = self.circuit.op, self._adc
+        # The kernel adds the bias of one tile; with several it is added to their sum.
+        inner_bias = bias if adc is not None and len(self._tiles) == 1 and bias is not None and fits(bias) else None
+        total: Tensor | None = None
+        for part, (block, weight) in enumerate(self._tiles):
+            cut = op.cut_input(driven, block)
+            y = kernels.dense(op.apply(cut, weight, None))
+            if adc is not None:
+                sigma_map = read_sigma_map(y, cut, self.circuit, 1.0) if self._maps else None
+                adc(y, part_seed(seed, part), self._inner(y), sigma_map, inner_bias)
+            total = y if total is None else total.add_(y)
+        assert total is not None
+        return total if bias is None or inner_bias is not None else total.add_(op.over_columns(bias))
+
+    def _inner(self, y: Tensor) -> int:
+        """P of ``y`` in memory as [A, columns, P]: the positions that lie side by side."""
+        op = self.circuit.op
+        return 1 if isinstance(op, LinearOp) or not y.is_contiguous() else math.prod(y.shape[-op.ndim :])
+
+
+def fits(bias: Tensor) -> bool:
+    """Whether a kernel may read ``bias``."""
+    return bias.dtype == torch.float32 and bias.device.type == "cpu" and bias.is_contiguous()
