@@ -115,18 +115,19 @@ def test_halves_go_to_even() -> None:
 @pytest.mark.parametrize(
     "shape", [(0, 3, 4), (1, 1, 1), (5, 3, 1), (7, 10, 13), (3, 100, 1), (3, 5, 1100), (40, 33, 49)]
 )
-@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("mapped", ["", "positions", "positions and columns"])
 @pytest.mark.parametrize(("sigma", "r", "levels"), [(0.2, 1.0, 31), (0.0, 1.0, 31), (0.1, INF, 31), (0.2, 0.5, 0)])
 def test_adc_is_the_reference(
-    shape: tuple[int, int, int], mapped: bool, sigma: float, r: float, levels: float, threads: int
+    shape: tuple[int, int, int], mapped: str, sigma: float, r: float, levels: float, threads: int
 ) -> None:
     a, o, p = shape
     y = with_specials(values(a * o * p))
     sigma_map = values(a * p, seed=1, scale=0.5).abs().reshape(a, p) if mapped else None
+    columns = values(o, seed=2) if "columns" in mapped else None
     mask = torch.full((a * o * p,), 7, dtype=torch.uint8)
-    v, readout = reference.adc(y.view(shape), sigma, 9, r, sigma_map)
+    v, readout = reference.adc(y.view(shape), sigma, 9, r, sigma_map, columns)
     expected, inside = reference.quantize(v, r, levels).view(-1), v.view(-1).abs() <= r
-    got = kernels.adc_(y, sigma, 9, r, levels, sigma_map=sigma_map, mask=mask)
+    got = kernels.adc_(y, sigma, 9, r, levels, shape=shape, sigma_map=sigma_map, columns=columns, mask=mask)
     assert same(y, expected)
     assert torch.equal(mask, inside.to(torch.uint8))
     assert tuple(got) == pytest.approx(tuple(readout), rel=1e-13, nan_ok=True)
@@ -237,6 +238,8 @@ def test_impossible_numbers_are_refused() -> None:
         lambda: kernels.quantize(x, INF, 3, out),
         lambda: kernels.quantize(x, 1.0, -1, out),
         lambda: kernels.adc_(x, 0.1, 1, 1.0, 3, sigma_map=torch.ones(3, 1)),
+        lambda: kernels.adc_(x, 0.1, 1, 1.0, 3, columns=torch.ones(2)),
+        lambda: kernels.adc_(x, 0.1, 1, 1.0, 3, sigma_map=torch.ones(2, 1), columns=torch.ones(3)),
         lambda: kernels.adc_(x, 0.1, 1, 1.0, 3, sigma_map=torch.ones(2, 1, 1)),
         lambda: kernels.adc_(x, 0.1, 1, 1.0, 3, sigma_map=torch.ones(4), shape=(2, 2, 1)),
         lambda: kernels.adc_(x, 0.1, 1, 1.0, 3, sigma_map=torch.ones(4), shape=(4, 2, 1)),

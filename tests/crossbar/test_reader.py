@@ -16,9 +16,11 @@ from mho.hardware import Adc, Dac, GenericCell, Hardware, Mapping, Tile
 RANGES = torch.tensor([1.5, 6.0])
 
 
-def _hardware(rows: int | None, read: float, adc: Adc | None, dac: Dac | None, output_noise: float) -> Hardware:
+def _hardware(
+    rows: int | None, read: float, adc: Adc | None, dac: Dac | None, output_noise: float, per_column: bool = False
+) -> Hardware:
     cell = GenericCell(programming_noise=0.1, read_noise=read)
-    mapping = Mapping(scheme="signed")
+    mapping = Mapping(scheme="signed", per_column=per_column)
     return Hardware(
         name="h", cell=cell, mapping=mapping, tile=Tile(rows=rows), dac=dac, adc=adc, output_noise=output_noise
     )
@@ -38,15 +40,21 @@ def _shapes(kind: str) -> tuple[Op, Tensor, Tensor]:
 
 @pytest.mark.parametrize("kind", ["linear", "tokens", "conv1d", "conv2d", "channels_last"])
 @pytest.mark.parametrize("rows", [None, 18])
-@pytest.mark.parametrize("read", [0.0, 0.02])
+@pytest.mark.parametrize(("read", "per_column"), [(0.0, False), (0.02, False), (0.02, True)])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("compiled", [True, False])
 def test_reader_is_the_fused_product(
-    kind: str, rows: int | None, read: float, bias: bool, compiled: bool, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    rows: int | None,
+    read: float,
+    per_column: bool,
+    bias: bool,
+    compiled: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)
     op, x, w = _shapes(kind)
-    hw = _hardware(rows, read, Adc(bits=8), Dac(bits=6), 0.02)
+    hw = _hardware(rows, read, Adc(bits=8), Dac(bits=6), 0.02, per_column)
     array = program(w, op, hw, draw_static(op, hw, w.shape, lambda shape, label: Counter(5)))
     b = torch.randn(len(w)) if bias else None
     expected, _ = fused.product(x, array, op, hw, Noise(Counter(11)), RANGES, b)

@@ -6,6 +6,7 @@ rounds it, and the backward pass adds one masked copy on each side. Where a desc
 takes ``mvm`` itself. A parity test holds the two together.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -27,8 +28,9 @@ from mho.physics.converters import levels
 class Circuit:
     """What stays from call to call of a fused product: one array behind its converters.
 
-    Levels of 0: no rounding on that side. Sigmas: of a read as a weight, of the periphery as a fraction
-    of the ADC's range. ``*_rms``: ranges in root mean squares (``None``: by the maximum).
+    Levels of 0: no rounding on that side. Sigmas: of a read as a weight (``read_columns``: times one factor
+    a column), of the periphery as a fraction of the ADC's range. ``*_rms``: ranges in root mean squares (``None``:
+    by the maximum).
     """
 
     array: Array
@@ -38,6 +40,7 @@ class Circuit:
     input_levels: int
     output_levels: int
     read_sigma: float
+    read_columns: Tensor | None
     periphery_sigma: float
     input_rms: float | None
     output_rms: float | None
@@ -49,7 +52,7 @@ def circuit(array: Array, op: Op, hw: Hardware) -> Circuit | None:
     read = array.read_var
     uniform_read = read is None or (
         len(read) == 1
-        and read[0].dim() == 0
+        and (read[0].dim() == 0 or read[0].numel() == len(array.weights[0]))
         and not read[0].requires_grad
         and (isinstance(op, LinearOp) or op.groups == 1)
     )
@@ -65,6 +68,7 @@ def circuit(array: Array, op: Op, hw: Hardware) -> Circuit | None:
     )
     if len(array.weights) != 1 or not uniform_read or not simple_periphery:
         return None
+    by_column = read is not None and read[0].dim() > 0
     return Circuit(
         array=array,
         op=op,
@@ -72,7 +76,8 @@ def circuit(array: Array, op: Op, hw: Hardware) -> Circuit | None:
         blocks=op.blocks(hw.tile.rows),
         input_levels=0 if hw.dac is None or hw.dac.bits is None else levels(hw.dac.bits),
         output_levels=0 if hw.adc is None or hw.adc.bits is None else levels(hw.adc.bits),
-        read_sigma=0.0 if read is None else float(read[0]) ** 0.5,
+        read_sigma=0.0 if read is None else 1.0 if by_column else float(read[0]) ** 0.5,
+        read_columns=read[0].reshape(-1).sqrt() if read is not None and by_column else None,
         periphery_sigma=output_sigma(hw),
         input_rms=None if hw.dac is None else hw.dac.range_sigma,
         output_rms=None if hw.adc is None else hw.adc.range_sigma,
@@ -284,8 +289,10 @@ def _convert_output_(
     seed = 0 if fresh is None else part_seed(fresh.seed, part)
     r_out = call.r_out if rounding else float("inf")
     result = kernels.adc_(
-        y, sigma, seed, r_out, found.output_levels, sigma_map=sigma_map, mask=mask, observe=call.observe
-    )
+        y, sigma, seed, r_out, found.output_levels,
+        shape=None if sigma_map is None else (*_outer_and_columns(y, found.op), inner_positions(y, found.op)),
+        sigma_map=sigma_map, columns=None if sigma_map is None else found.read_columns, mask=mask, observe=call.observe,
+    )  # fmt: skip
     return (mask if result.clipped else None), (result.absmax, result.sumsq)
 
 
@@ -296,6 +303,16 @@ def read_sigma_map(y: Tensor, x: Tensor, found: Circuit, scale: float) -> Tensor
         return norm.reshape(-1)
     # One value a position and no channel: the same order in memory for either layout of y.
     return norm.reshape(y.shape[0], -1) if y.is_contiguous() else norm.reshape(-1)
+
+
+def inner_positions(y: Tensor, op: Op) -> int:
+    """P of ``y`` in memory as [A, columns, P]: how many positions lie side by side."""
+    return 1 if isinstance(op, LinearOp) or not y.is_contiguous() else math.prod(y.shape[-op.ndim :])
+
+
+def _outer_and_columns(y: Tensor, op: Op) -> tuple[int, int]:
+    columns = op.out_features if isinstance(op, LinearOp) else op.out_channels
+    return y.numel() // (columns * inner_positions(y, op)), columns
 
 
 def _backward_in_torch(

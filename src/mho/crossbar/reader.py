@@ -1,15 +1,13 @@
 """Reading one array that does not change: inference on a chip, with all that stays from read to read done once."""
 
-import math
 from typing import final
 
 import torch
 from torch import Tensor
 
 from mho.crossbar import kernels
-from mho.crossbar.fused import Circuit, read_sigma_map
+from mho.crossbar.fused import Circuit, inner_positions, read_sigma_map
 from mho.crossbar.noise import part_seed
-from mho.crossbar.ops import LinearOp
 
 
 @final
@@ -31,7 +29,9 @@ class Reader:
         sigma = found.periphery_sigma * r_out if noisy and known else 0.0
         self._maps = noisy and found.read_sigma > 0
         self._adc = (
-            kernels.PreparedAdc(sigma, r_out if rounds else float("inf"), found.output_levels, len(weight))
+            kernels.PreparedAdc(
+                sigma, r_out if rounds else float("inf"), found.output_levels, len(weight), found.read_columns
+            )
             if rounds or sigma > 0 or self._maps
             else None
         )
@@ -52,15 +52,10 @@ class Reader:
             y = kernels.dense(op.apply(cut, weight, None))
             if adc is not None:
                 sigma_map = read_sigma_map(y, cut, self.circuit, 1.0) if self._maps else None
-                adc(y, part_seed(seed, part), self._inner(y), sigma_map, inner_bias)
+                adc(y, part_seed(seed, part), inner_positions(y, op), sigma_map, inner_bias)
             total = y if total is None else total.add_(y)
         assert total is not None
         return total if bias is None or inner_bias is not None else total.add_(op.over_columns(bias))
-
-    def _inner(self, y: Tensor) -> int:
-        """P of ``y`` in memory as [A, columns, P]: the positions that lie side by side."""
-        op = self.circuit.op
-        return 1 if isinstance(op, LinearOp) or not y.is_contiguous() else math.prod(y.shape[-op.ndim :])
 
 
 def fits(bias: Tensor) -> bool:

@@ -29,7 +29,7 @@ typedef struct {
 } tally;
 
 typedef struct {
-    const float *x, *map, *bias;
+    const float *x, *map, *columns, *bias;
     float *out;
     uint8_t *mask;
     uint64_t seed;
@@ -161,22 +161,33 @@ static void quantize_body(const args *a, int64_t begin, int len, tally *t) {
     convert(a, a->x + begin, a->out + begin, len);
 }
 
-/* s[i] = sqrt(sigma^2 + map[a, p]^2) for the elements begin ... of the view [A, O, P] */
+/* s[i] = sqrt(sigma^2 + (map[a, p] columns[o])^2) for the elements begin ... of the view [A, O, P] */
 static void deviations(const args *a, int64_t begin, int len, float *s) {
     const float floor = a->sigma * a->sigma;
     const int64_t inner = a->inner, plane = a->outer * inner;
     int64_t row = begin / plane, within = begin % plane;
     for (int i = 0; i < len;) {
-        /* P = 1: a run of one constant along O; else a run along P */
-        const int64_t p = within % inner, left = inner == 1 ? plane - within : inner - p;
+        /* P = 1: a run of one map value along O; else a run of one column along P */
+        const int64_t p = within % inner, column = within / inner, left = inner == 1 ? plane - within : inner - p;
         const int count = left < len - i ? (int)left : len - i;
         const float *m = a->map + row * inner + p;
-        if (inner == 1) {
+        if (inner == 1 && a->columns) {
+            const float *c = a->columns + column;
+            ELEMENTWISE
+            for (int k = 0; k < count; k++) {
+                const float d = m[0] * c[k];
+                s[i + k] = __builtin_sqrtf(d * d + floor);
+            }
+        } else if (inner == 1) {
             const float one = __builtin_sqrtf(m[0] * m[0] + floor);
             for (int k = 0; k < count; k++) s[i + k] = one;
         } else {
+            const float c = a->columns ? a->columns[column] : 1.0f;
             ELEMENTWISE
-            for (int k = 0; k < count; k++) s[i + k] = __builtin_sqrtf(m[k] * m[k] + floor);
+            for (int k = 0; k < count; k++) {
+                const float d = m[k] * c;
+                s[i + k] = __builtin_sqrtf(d * d + floor);
+            }
         }
         i += count;
         within += count;
@@ -297,11 +308,11 @@ void mho_quantize(const float *x, float *out, int64_t n, float range, float up, 
     report(&t, stats);
 }
 
-void mho_adc(float *y, const float *map, const float *bias, uint8_t *mask, int64_t n, int64_t outer, int64_t inner, float sigma,
+void mho_adc(float *y, const float *map, const float *columns, const float *bias, uint8_t *mask, int64_t n, int64_t outer, int64_t inner, float sigma,
              uint64_t seed, float range, float up, float down, float levels, double *stats, parallel_fn parallel,
              int threads) {
-    const args a = {.out = y, .map = map, .bias = bias, .mask = mask, .outer = outer, .inner = inner, .sigma = sigma,
-                    .seed = seed, .range = range, .up = up, .down = down,   .levels = levels,
+    const args a = {.out = y,       .map = map,       .columns = columns, .bias = bias, .mask = mask,
+                    .outer = outer, .inner = inner,   .sigma = sigma,     .seed = seed, .range = range, .up = up, .down = down,   .levels = levels,
                     .watch = stats != 0};
     const tally t = run(adc_body, &a, n, SERIAL_BELOW_NOISY, parallel, threads);
     report(&t, stats);

@@ -45,26 +45,33 @@ class PreparedAdc:
     """``adc_(y, sigma, seed, r, levels)`` in place, then ``y += bias``.
 
     ``y`` lies in memory as [A, O, P] with ``columns`` = O and ``inner`` = P (1 for rows and for channels last);
-    ``sigma_map``: contiguous [A, P] or [A]; ``bias`` [O]: dense float32.
+    ``sigma_map``: contiguous [A, P] or [A], times ``factors`` [O]; ``bias`` [O]: dense float32.
     Raises :class:`InputError` for a sigma, a range or levels that :func:`adc_` refuses.
     """
 
-    def __init__(self, sigma: float, r: float, levels: float, columns: int) -> None:
+    def __init__(self, sigma: float, r: float, levels: float, columns: int, factors: Tensor | None = None) -> None:
         check_sigma(sigma)
-        self._sigma, self._r, self._levels, self._columns = sigma, r, levels, columns
+        self._sigma, self._r, self._levels = sigma, r, levels
+        self._columns, self._factors = columns, factors
         self._up, self._down = scales(r, levels)
 
     def __call__(self, y: Tensor, seed: int, inner: int, sigma_map: Tensor | None, bias: Tensor | None) -> None:
         kernels = native()
         library = kernels.library
         if library is None:
-            adc_(y, self._sigma, seed, self._r, self._levels, sigma_map=sigma_map, observe=False)
+            shape = None if sigma_map is None else (y.numel() // (self._columns * inner), self._columns, inner)
+            factors = None if sigma_map is None else self._factors
+            adc_(
+                y, self._sigma, seed, self._r, self._levels,
+                shape=shape, sigma_map=sigma_map, columns=factors, observe=False,
+            )  # fmt: skip
             if bias is not None:
                 flat(y).view(-1, self._columns, inner).add_(bias.view(-1, 1))
             return
         maps = None if sigma_map is None else sigma_map.data_ptr()
+        factors = None if self._factors is None else self._factors.data_ptr()
         numbers = self._sigma, seed, self._r, self._up, self._down, self._levels, None
         library.mho_adc(
-            y.data_ptr(), maps, None if bias is None else bias.data_ptr(), None, y.numel(), self._columns, inner,
-            *numbers, kernels.parallel, torch.get_num_threads(),
+            y.data_ptr(), maps, factors, None if bias is None else bias.data_ptr(), None, y.numel(), self._columns,
+            inner, *numbers, kernels.parallel, torch.get_num_threads(),
         )  # fmt: skip

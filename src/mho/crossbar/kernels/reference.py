@@ -122,13 +122,25 @@ def quantize(x: torch.Tensor, r: float, levels: float) -> torch.Tensor:
 
 
 def adc(
-    y: torch.Tensor, sigma: float, seed: int, r: float, sigma_map: torch.Tensor | None = None
+    y: torch.Tensor,
+    sigma: float,
+    seed: int,
+    r: float,
+    sigma_map: torch.Tensor | None = None,
+    columns: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, Readout]:
-    """``v = y + s z`` with s = sqrt(sigma^2 + sigma_map^2) for y [A, O, P], before the converter; its statistics."""
+    """``v = y + s z`` for y [A, O, P], before the converter; its statistics.
+
+    s = sqrt(sigma^2 + (sigma_map columns)^2), sigma_map [A, P], columns [O].
+    """
     if sigma_map is not None:
-        variance = np.square(sigma_map.detach().numpy()) + np.square(np.float32(sigma))
-        s = torch.from_numpy(np.sqrt(variance))  # torch.sqrt is not always correctly rounded
-        v = y + s.view(y.shape[0], 1, y.shape[2]) * normals(y.numel(), seed).view(y.shape)
+        deviation = sigma_map.detach().numpy().reshape(y.shape[0], 1, y.shape[2])
+        if columns is not None:
+            deviation = deviation * columns.detach().numpy().reshape(1, -1, 1)
+        s = torch.from_numpy(
+            np.sqrt(np.square(deviation) + np.square(np.float32(sigma)))
+        )  # torch.sqrt may round wrongly
+        v = y + s * normals(y.numel(), seed).view(y.shape)
     elif sigma > 0:
         v = y + normals(y.numel(), seed).view(y.shape) * sigma
     else:

@@ -119,6 +119,7 @@ def adc_(
     *,
     shape: tuple[int, int, int] | None = None,
     sigma_map: torch.Tensor | None = None,
+    columns: torch.Tensor | None = None,
     mask: torch.Tensor | None = None,
     observe: bool = True,
 ) -> Readout:
@@ -126,7 +127,8 @@ def adc_(
 
     z are the numbers of :func:`normal_`; ``s = sigma``, or ``sqrt(sigma^2 + sigma_map^2)`` with ``sigma_map`` [A, P]
     for ``y`` lying in memory as [A, O, P] (channels first: A = batch, P = pixels; rows or channels last: P = 1, and
-    [A] will do). ``shape`` says (A, O, P) where the shape of the map does not. ``r = inf``: no converter, noise only.
+    [A] will do); ``columns`` [O] is one more factor of the map, a column each. ``shape`` says (A, O, P) where the shape
+    of the map does not. ``r = inf``: no converter, noise only.
     ``sigma = 0`` and no map: no noise. ``levels = 0``: clamp only. ``mask``, if given (uint8 or bool, of the shape
     and layout of ``y``), gets 1 where |v| <= r: there the gradient passes.
 
@@ -139,13 +141,20 @@ def adc_(
     check_sigma(sigma)
     up, down = scales(r, levels)
     view = (1, y.numel(), 1) if sigma_map is None else map_shape(y.numel(), sigma_map, shape)
+    if columns is not None:
+        check_tensor("columns", columns)
+        if sigma_map is None or columns.numel() != view[1]:
+            raise InputError(
+                f"mho.crossbar.kernels.adc_: columns {tuple(columns.shape)} is a factor of sigma_map; it needs a map "
+                f"and O = {view[1]} elements"
+            )
     if mask is not None:
         check_tensor("mask", mask, (torch.uint8, torch.bool))
         check_same_layout("y", y, "mask", mask)
     kernels = native()
     if kernels.library is None:
         values = flat(y.detach())
-        v, readout = reference.adc(values.view(view), sigma, seed, r, sigma_map)
+        v, readout = reference.adc(values.view(view), sigma, seed, r, sigma_map, columns)
         v = v.view(-1)
         if mask is not None:
             flat(mask).copy_(v.abs() <= ctypes.c_float(r).value)
@@ -155,6 +164,7 @@ def adc_(
     kernels.library.mho_adc(
         y.data_ptr(),
         None if sigma_map is None else sigma_map.data_ptr(),
+        None if columns is None else columns.data_ptr(),
         None,
         None if mask is None else mask.data_ptr(),
         y.numel(),
