@@ -134,6 +134,33 @@ def test_adc_is_the_reference(
     assert got.clipped == int((~inside).sum())
 
 
+@pytest.mark.parametrize("shape", [(0, 3, 4), (5, 3, 1), (7, 10, 13), (3, 5, 1100), (40, 33, 49)])
+@pytest.mark.parametrize("mapped", ["", "positions", "positions and columns"])
+@pytest.mark.parametrize("sigma", [0.0, 0.3])
+def test_noise_slope_is_the_reference(shape: tuple[int, int, int], mapped: str, sigma: float, threads: int) -> None:
+    a, o, p = shape
+    g = values(a * o * p)
+    sigma_map = values(a * p, seed=1).clamp_min(0).reshape(a, p) if mapped else None  # half of it silent
+    columns = values(o, seed=2) if "columns" in mapped else None
+    expected, total = reference.noise_slope(g.view(shape), sigma, 9, sigma_map, columns)
+    slope, found = kernels.noise_slope(g, sigma, 9, shape, sigma_map, columns)
+    assert torch.equal(slope, expected.reshape(-1))
+    assert found == pytest.approx(total, rel=1e-9, abs=1e-9)
+
+
+def test_noise_slope_is_the_derivative_of_noise() -> None:
+    shape, step = (4, 3, 5), 1e-2
+    y, g, rows = torch.zeros(60), values(60, seed=3), values(20, seed=4).abs()
+    moved = []
+    for factor in (1 - step, 1 + step):
+        v = y.clone()
+        kernels.adc_(v, 0.5 * factor, 7, INF, 0, shape=shape, sigma_map=rows * factor)
+        moved.append(float((v * g).double().sum()))
+    s = (0.25 + rows.view(4, 1, 5).square()).sqrt().expand(shape).reshape(-1)
+    slope, _ = kernels.noise_slope(g, 0.5, 7, shape, rows)
+    assert float((slope * s.square()).double().sum()) == pytest.approx((moved[1] - moved[0]) / (2 * step), rel=1e-4)
+
+
 @pytest.mark.parametrize("n", SIZES)
 def test_adc_without_mask_gives_the_same(n: int, threads: int) -> None:
     y, other = values(n), values(n)
@@ -239,6 +266,9 @@ def test_impossible_numbers_are_refused() -> None:
         lambda: kernels.quantize(x, 1.0, -1, out),
         lambda: kernels.adc_(x, 0.1, 1, 1.0, 3, sigma_map=torch.ones(3, 1)),
         lambda: kernels.adc_(x, 0.1, 1, 1.0, 3, columns=torch.ones(2)),
+        lambda: kernels.noise_slope(x, 0.1, 1, (5, 1, 1)),
+        lambda: kernels.noise_slope(x, 0.1, 1, (2, 1, 2), torch.ones(3)),
+        lambda: kernels.noise_slope(x, 0.1, 1, (2, 1, 2), None, torch.ones(1)),
         lambda: kernels.adc_(x, 0.1, 1, 1.0, 3, sigma_map=torch.ones(2, 1), columns=torch.ones(3)),
         lambda: kernels.adc_(x, 0.1, 1, 1.0, 3, sigma_map=torch.ones(2, 1, 1)),
         lambda: kernels.adc_(x, 0.1, 1, 1.0, 3, sigma_map=torch.ones(4), shape=(2, 2, 1)),

@@ -16,8 +16,8 @@ from torch import Tensor
 from mho.crossbar import kernels
 from mho.crossbar.array import Array
 from mho.crossbar.fused_weight import eager_cpu
-from mho.crossbar.mvm import Observed, fresh_sigma, is_plain, mvm, needs_adc_range
-from mho.crossbar.noise import Counter, Draw, Noise, part_seed, parts_as_tensor
+from mho.crossbar.mvm import Observed, is_plain, mvm, needs_adc_range
+from mho.crossbar.noise import Counter, Draw, Noise, part_seed
 from mho.crossbar.ops import Block, LinearOp, Op
 from mho.crossbar.reverse import output_sigma
 from mho.hardware.spec import Hardware
@@ -211,11 +211,10 @@ class _FusedMvm(torch.autograd.Function):
             pieces.append(op.backward(inside, cut, w_cut, need_x or (need_r and rounds_input), need_w))
         inputs, weights = [p for p, _ in pieces if p is not None], [p for _, p in pieces if p is not None]
         grad_x, clipped_in = (op.join_inputs(inputs) if inputs else None), 0.0
-        reads, periphery = call.circuit.read_sigma > 0, call.circuit.periphery_sigma > 0
-        if call.fresh is not None and ((need_x and reads) or (need_r and periphery)):
-            of_x, of_range = _through_noise(x_q, kept, call)
-            grad_x = grad_x if grad_x is None or of_x is None else grad_x + of_x
-            clipped += 0.0 if of_range is None else float(of_range)
+        if call.fresh is not None:
+            of_x, of_range = _through_noise(x_q, kept, call, need_x, need_r)
+            grad_x = grad_x if grad_x is None or of_x is None else grad_x.add_(of_x)
+            clipped += of_range
         if grad_x is not None and rounds_input:
             grad_x = _in_layout(grad_x, x.stride())
             clipped_in = kernels.pass_inside_(grad_x, x, call.r_in)
@@ -224,19 +223,34 @@ class _FusedMvm(torch.autograd.Function):
         return grad_x if need_x else None, grad_w, grad_r, op.sum_to_columns(g) if need_b else None, None
 
 
-def _through_noise(x_q: Tensor, kept: list[Tensor], call: Call) -> tuple[Tensor | None, Tensor | None]:
+def _through_noise(
+    x_q: Tensor, kept: list[Tensor], call: Call, need_x: bool, need_r: bool
+) -> tuple[Tensor | None, float]:
     """Gradients to the driven input and to the ADC's range through the size of the fresh noise.
 
-    ``kept``: gradient of each part in front of its ADC. The normals are made again from their seed.
+    y = a + s z, s^2 = (periphery r)^2 + read_sigma^2 |x|^2: dL = sum (dL/dy) z / (2 s) d(s^2). ``kept``: gradient of
+    each part in front of its ADC. The normals are made again from their seed.
     """
     found, fresh = call.circuit, call.fresh
     assert fresh is not None
-    weights = parts_as_tensor(fresh, len(kept), kept[0]) * torch.stack(kept)
-    with torch.enable_grad():
-        x, r_out = x_q.detach().requires_grad_(), x_q.new_tensor(call.r_out).requires_grad_()
-        sigma = fresh_sigma(x, found.array, found.op, found.hw, x.new_tensor(call.r_in), r_out, found.blocks)
-        of_x, of_range = torch.autograd.grad((sigma * weights).sum(), (x, r_out), allow_unused=True)
-    return of_x, of_range
+    op, reads = found.op, found.read_sigma > 0
+    periphery = found.periphery_sigma * call.r_out * fresh.scale if 0 < call.r_out < float("inf") else 0.0
+    if not ((need_x and reads) or (need_r and periphery > 0)):
+        return None, 0.0
+    pieces, of_range = [], 0.0
+    for part, (g, block) in enumerate(zip(kept, found.blocks, strict=True)):
+        cut = op.cut_input(x_q, block)
+        sigma_map = read_sigma_map(g, cut, found, fresh.scale) if reads else None
+        slope, total = kernels.noise_slope(
+            g, periphery, part_seed(fresh.seed, part), memory_shape(g, op), sigma_map,
+            found.read_columns if reads else None,
+        )  # fmt: skip
+        of_range += total * periphery**2 / call.r_out if periphery else 0.0
+        if need_x and reads:
+            squares = None if found.read_columns is None else found.read_columns.square()
+            t = op.weigh_columns(slope, squares).mul_(0.5 * (found.read_sigma * fresh.scale) ** 2)
+            pieces.append(op.pull_norm2(t, cut))
+    return op.join_inputs(pieces) if pieces else None, of_range
 
 
 def _in_layout(g: Tensor, strides: tuple[int, ...]) -> Tensor:
@@ -290,7 +304,7 @@ def _convert_output_(
     r_out = call.r_out if rounding else float("inf")
     result = kernels.adc_(
         y, sigma, seed, r_out, found.output_levels,
-        shape=None if sigma_map is None else (*_outer_and_columns(y, found.op), inner_positions(y, found.op)),
+        shape=None if sigma_map is None else memory_shape(y, found.op),
         sigma_map=sigma_map, columns=None if sigma_map is None else found.read_columns, mask=mask, observe=call.observe,
     )  # fmt: skip
     return (mask if result.clipped else None), (result.absmax, result.sumsq)
@@ -310,9 +324,10 @@ def inner_positions(y: Tensor, op: Op) -> int:
     return 1 if isinstance(op, LinearOp) or not y.is_contiguous() else math.prod(y.shape[-op.ndim :])
 
 
-def _outer_and_columns(y: Tensor, op: Op) -> tuple[int, int]:
-    columns = op.out_features if isinstance(op, LinearOp) else op.out_channels
-    return y.numel() // (columns * inner_positions(y, op)), columns
+def memory_shape(y: Tensor, op: Op) -> tuple[int, int, int]:
+    """[A, columns, P] of an output as it lies in memory."""
+    columns, inner = op.out_features if isinstance(op, LinearOp) else op.out_channels, inner_positions(y, op)
+    return y.numel() // (columns * inner), columns, inner
 
 
 def _backward_in_torch(

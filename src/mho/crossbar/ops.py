@@ -76,6 +76,14 @@ class LinearOp:
         """sum_i x_i^2, shaped to broadcast over the output."""
         return x.square().sum(-1, keepdim=True)
 
+    def pull_norm2(self, t: Tensor, x: Tensor) -> Tensor:
+        """Gradient of ``row_norm2(x)`` for the gradient ``t`` [..., 1]: 2 x t."""
+        return 2 * t * x
+
+    def weigh_columns(self, y: Tensor, factors: Tensor | None) -> Tensor:
+        """sum_o factors_o y_o, kept as one column (``None``: factors of 1)."""
+        return y.sum(-1, keepdim=True) if factors is None else y @ factors.unsqueeze(-1)
+
 
 @final
 @dataclass(frozen=True)
@@ -164,6 +172,23 @@ class ConvOp:
         if self.groups == 1:
             return norm2
         return norm2.repeat_interleave(self.out_channels // self.groups, dim=channel)
+
+    def pull_norm2(self, t: Tensor, x: Tensor) -> Tensor:
+        """Gradient of ``row_norm2(x)`` for the gradient ``t`` [batch, 1, *positions]; one group only."""
+        ones = x.new_ones((1, 1, *self.kernel))
+        spread, _, _ = torch.ops.aten.convolution_backward(
+            t, x[:, :1], ones, None, self.stride, self.padding, self.dilation, False, [0] * self.ndim, 1,
+            [True, False, False],
+        )  # fmt: skip
+        pulled: Tensor = x * spread.mul_(2)
+        return pulled
+
+    def weigh_columns(self, y: Tensor, factors: Tensor | None) -> Tensor:
+        """sum_o factors_o y_o, kept as one channel (``None``: factors of 1)."""
+        channel = y.dim() - self.ndim - 1
+        weighed = y if factors is None else y * self.over_columns(factors)
+        total: Tensor = weighed.sum(channel, keepdim=True)
+        return total
 
 
 Op = LinearOp | ConvOp

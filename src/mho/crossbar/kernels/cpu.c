@@ -254,6 +254,29 @@ static void adc_body(const args *a, int64_t begin, int len, tally *t) {
     if (a->bias) add_bias(a, begin, len, y);
 }
 
+/* out = g z / s, and the sum of it: how a loss moves with the size of the noise */
+static void noise_slope_body(const args *a, int64_t begin, int len, tally *t) {
+    float z[BLOCK], s[BLOCK];
+    double line[LINES] = {0};
+    const float *g = a->x + begin, sigma = a->sigma;
+    float *out = a->out + begin;
+    block_normals(a->seed, (uint64_t)(begin / BLOCK), z);
+    if (a->map)
+        deviations(a, begin, len, s);
+    else
+        for (int i = 0; i < len; i++) s[i] = sigma;
+    ELEMENTWISE
+    for (int i = 0; i < len; i++) {
+        const float v = g[i] * z[i] / (s[i] > 0 ? s[i] : 1.0f);
+        out[i] = s[i] > 0 ? v : 0.0f;
+    }
+    int i = 0;
+    for (; i + LINES <= len; i += LINES)
+        for (int k = 0; k < LINES; k++) line[k] += (double)out[i + k];
+    for (int k = 0; i + k < len; k++) line[k] += (double)out[i + k];
+    t->sum += add_lines(line);
+}
+
 static void masked_body(const args *a, int64_t begin, int len, tally *t) {
     const float *g = a->x + begin;
     const uint8_t *mask = a->mask + begin;
@@ -315,6 +338,14 @@ void mho_adc(float *y, const float *map, const float *columns, const float *bias
                     .outer = outer, .inner = inner,   .sigma = sigma,     .seed = seed, .range = range, .up = up, .down = down,   .levels = levels,
                     .watch = stats != 0};
     const tally t = run(adc_body, &a, n, SERIAL_BELOW_NOISY, parallel, threads);
+    report(&t, stats);
+}
+
+void mho_noise_slope(const float *g, float *out, const float *map, const float *columns, int64_t n, int64_t outer,
+                     int64_t inner, float sigma, uint64_t seed, double *stats, parallel_fn parallel, int threads) {
+    const args a = {.x = g,         .out = out,     .map = map,     .columns = columns,
+                    .outer = outer, .inner = inner, .sigma = sigma, .seed = seed};
+    const tally t = run(noise_slope_body, &a, n, SERIAL_BELOW_NOISY, parallel, threads);
     report(&t, stats);
 }
 

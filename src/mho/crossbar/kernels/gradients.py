@@ -1,11 +1,20 @@
-"""The backward passes of clipping: where the gradient goes on, and what the range receives."""
+"""The backward passes of clipping and of noise: where the gradient goes on, and what ranges and sizes receive."""
 
 import ctypes
+import math
 
 import torch
 
 from mho.crossbar.kernels import reference
-from mho.crossbar.kernels.layout import check_same_layout, check_tensor, flat, like_layout, written
+from mho.crossbar.kernels.layout import (
+    check_same_layout,
+    check_seed,
+    check_sigma,
+    check_tensor,
+    flat,
+    like_layout,
+    written,
+)
 from mho.crossbar.kernels.native import native
 from mho.errors import InputError
 
@@ -56,3 +65,47 @@ def pass_inside_(g: torch.Tensor, x: torch.Tensor, r: float) -> float:
     kernels.library.mho_pass_inside(g.data_ptr(), x.data_ptr(), g.numel(), abs(r), stats, kernels.parallel, threads)
     written(g)
     return float(stats[1])
+
+
+def noise_slope(
+    g: torch.Tensor,
+    sigma: float,
+    seed: int,
+    shape: tuple[int, int, int],
+    sigma_map: torch.Tensor | None = None,
+    columns: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, float]:
+    """``g z / s`` and its sum (in double): what the gradient ``g`` of a noisy output says of the size of its noise.
+
+    For ``v = y + s z`` as :func:`~mho.crossbar.kernels.rounding.adc_` makes it, with the same ``sigma``, ``seed``,
+    ``sigma_map`` and ``columns``, and ``g = dL/dv`` lying in memory as ``shape`` = [A, O, P]:
+    dL/d(s^2) = g z / (2 s), elementwise. 0 where s is 0. Raises :class:`mho.errors.InputError` for other tensors.
+    """
+    check_tensor("g", g)
+    check_seed(seed)
+    check_sigma(sigma)
+    if math.prod(shape) != g.numel():
+        raise InputError(f"mho.crossbar.kernels.noise_slope: g has {g.numel()} elements, [A, O, P] = {list(shape)}")
+    for name, factor, count in (("sigma_map", sigma_map, shape[0] * shape[2]), ("columns", columns, shape[1])):
+        if factor is None:
+            continue
+        check_tensor(name, factor)
+        if factor.numel() != count or not factor.is_contiguous() or sigma_map is None:
+            raise InputError(
+                f"mho.crossbar.kernels.noise_slope: {name} {tuple(factor.shape)} must be contiguous with {count} "
+                f"elements for [A, O, P] = {list(shape)}; columns need a map"
+            )
+    kernels = native()
+    if kernels.library is None:
+        values, total = reference.noise_slope(flat(g.detach()).view(shape), sigma, seed, sigma_map, columns)
+        out = torch.empty_like(g, requires_grad=False)
+        flat(out).copy_(values.reshape(-1))
+        return out, total
+    out = torch.empty_like(g, requires_grad=False)
+    stats = (ctypes.c_double * 3)()
+    kernels.library.mho_noise_slope(
+        g.data_ptr(), out.data_ptr(), None if sigma_map is None else sigma_map.data_ptr(),
+        None if columns is None else columns.data_ptr(), g.numel(), max(shape[1], 1), max(shape[2], 1), sigma, seed,
+        stats, kernels.parallel, torch.get_num_threads(),
+    )  # fmt: skip
+    return out, float(stats[1])

@@ -23,6 +23,7 @@ _ARGUMENTS = {
     "mho_absmax_sumsq": (_POINTER, _COUNT, _POINTER),
     "mho_quantize": (_POINTER, _POINTER, _COUNT, _REAL, _REAL, _REAL, _REAL, _POINTER),
     "mho_adc": (*(_POINTER,) * 5, *(_COUNT,) * 3, _REAL, _SEED, *(_REAL,) * 4, _POINTER),
+    "mho_noise_slope": (*(_POINTER,) * 4, *(_COUNT,) * 3, _REAL, _SEED, _POINTER),
     "mho_masked": (_POINTER, _POINTER, _POINTER, _COUNT),
     "mho_pass_inside": (_POINTER, _POINTER, _COUNT, _REAL, _POINTER),
 }

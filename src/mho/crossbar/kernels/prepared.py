@@ -69,9 +69,9 @@ class PreparedAdc:
                 flat(y).view(-1, self._columns, inner).add_(bias.view(-1, 1))
             return
         maps = None if sigma_map is None else sigma_map.data_ptr()
-        factors = None if self._factors is None else self._factors.data_ptr()
+        columns = None if self._factors is None else self._factors.data_ptr()
         numbers = self._sigma, seed, self._r, self._up, self._down, self._levels, None
         library.mho_adc(
-            y.data_ptr(), maps, factors, None if bias is None else bias.data_ptr(), None, y.numel(), self._columns,
+            y.data_ptr(), maps, columns, None if bias is None else bias.data_ptr(), None, y.numel(), self._columns,
             inner, *numbers, kernels.parallel, torch.get_num_threads(),
         )  # fmt: skip

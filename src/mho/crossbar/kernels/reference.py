@@ -121,6 +121,27 @@ def quantize(x: torch.Tensor, r: float, levels: float) -> torch.Tensor:
     return torch.round((x * (levels / r)).clamp(-levels, levels)) * (r / levels)
 
 
+def deviations(
+    shape: torch.Size, sigma: float, sigma_map: torch.Tensor, columns: torch.Tensor | None = None
+) -> torch.Tensor:
+    """``sqrt(sigma^2 + (sigma_map columns)^2)`` for a ``shape`` [A, O, P], sigma_map [A, P], columns [O]."""
+    deviation = sigma_map.detach().numpy().reshape(shape[0], 1, shape[2])
+    if columns is not None:
+        deviation = deviation * columns.detach().numpy().reshape(1, -1, 1)
+    # torch.sqrt is not always correctly rounded
+    return torch.from_numpy(np.sqrt(np.square(deviation) + np.square(np.float32(sigma))))
+
+
+def noise_slope(
+    g: torch.Tensor, sigma: float, seed: int, sigma_map: torch.Tensor | None, columns: torch.Tensor | None = None
+) -> tuple[torch.Tensor, float]:
+    """``(g z / s, its sum in double)`` for g [A, O, P] with the deviation s of :func:`adc`; 0 where s is 0."""
+    s = torch.full((1, 1, 1), sigma) if sigma_map is None else deviations(g.shape, sigma, sigma_map, columns)
+    slope = g * normals(g.numel(), seed).view(g.shape) / torch.where(s > 0, s, 1.0)
+    slope = torch.where(s > 0, slope, 0.0)
+    return slope, slope.double().sum().item()
+
+
 def adc(
     y: torch.Tensor,
     sigma: float,
@@ -131,16 +152,10 @@ def adc(
 ) -> tuple[torch.Tensor, Readout]:
     """``v = y + s z`` for y [A, O, P], before the converter; its statistics.
 
-    s = sqrt(sigma^2 + (sigma_map columns)^2), sigma_map [A, P], columns [O].
+    s: :func:`deviations` where there is a map, else ``sigma``.
     """
     if sigma_map is not None:
-        deviation = sigma_map.detach().numpy().reshape(y.shape[0], 1, y.shape[2])
-        if columns is not None:
-            deviation = deviation * columns.detach().numpy().reshape(1, -1, 1)
-        s = torch.from_numpy(
-            np.sqrt(np.square(deviation) + np.square(np.float32(sigma)))
-        )  # torch.sqrt may round wrongly
-        v = y + s * normals(y.numel(), seed).view(y.shape)
+        v = y + deviations(y.shape, sigma, sigma_map, columns) * normals(y.numel(), seed).view(y.shape)
     elif sigma > 0:
         v = y + normals(y.numel(), seed).view(y.shape) * sigma
     else:
