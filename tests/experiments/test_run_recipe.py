@@ -3,18 +3,23 @@
 import json
 import tomllib
 
+import numpy as np
 import pytest
 
 from mho.errors import CheckpointError, HardwareError, RecipeError
 from mho.evaluation.result import Result
 from mho.experiments import run_recipe
+from mho.experiments.networks import training_hardware
+from mho.experiments.stored import evaluate_stored
 from mho.hardware import load_hardware
-from mho.train import load_recipe
+from mho.models import build
+from mho.train import TrainSettings, load_recipe, parse_recipe
 
 RECIPE = """
 name = "tiny"
 hardware = "generic"
 seeds = [0, 1]
+baselines = ["quantized", "noise_injection"]
 [data]
 dataset = "mnist-mini"
 subset = 512
@@ -33,7 +38,16 @@ ages = ["25 s", "1 year"]
 ages_hardware = "pcm-joshi2020"
 sweep_images = 100
 batch_size = 1200
+[[evaluate.unseen]]
+name = "PCM, 1 month"
+hardware = "pcm-joshi2020"
+age = "1 month"
+compensate = true
+[[evaluate.unseen]]
+name = "log-normal"
+hardware = "lognormal"
 """
+ON_CHIPS = ("digital_on_chips", "digital_quantized", "noise_injection", "hardware_aware")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +69,7 @@ def test_the_summary_has_the_promised_keys(run):
     assert summary == found.summary
     assert summary["name"] == "tiny" and summary["hardware"] == "generic" and summary["seeds"] == [0, 1]
     assert set(summary["digital"]) >= {"accuracy"}
-    for network in ("digital_on_chips", "digital_quantized", "hardware_aware"):
+    for network in ON_CHIPS:
         assert set(summary[network]) >= {"clean", "mean", "std", "p5", "worst", "ci95", "chips"}
         assert summary[network]["worst"] <= summary[network]["p5"] <= summary[network]["mean"]
         assert summary[network]["ci95"][0] <= summary[network]["mean"] <= summary[network]["ci95"][1]
@@ -73,6 +87,56 @@ def test_every_outcome_is_kept(run):
     age = Result.load(folder / "age_hardware_aware.npz")
     assert age.data["correct"].shape == (2, 3, 2, 1, 1, 100)
     assert age.data.attrs["hardware"] == "pcm-joshi2020" and age.data.attrs["compensated"]
+
+
+def test_the_record_holds_every_chip_and_what_it_was_compared_with(run):
+    found, _ = run
+    record = json.loads((found.folder / "record.json").read_text())
+    assert record["summary"] == found.summary
+    assert record["static_noise_percent"] == 10.0 and record["classes"] == 10
+    assert record["parameters"] == sum(p.numel() for p in build("lenet", width=4).parameters())
+    for name in ON_CHIPS:
+        entry = record["networks"][name]
+        assert np.shape(entry["chips"]) == (2, 3)
+        assert np.mean(entry["chips"]) == pytest.approx(found.summary[name]["mean"], abs=1e-3)
+        assert np.shape(entry["noise"]["accuracy"]) == (2, 2, 3) and entry["noise"]["noise_scale"] == [0.0, 1.0]
+        assert np.shape(entry["age"]["accuracy"]) == (2, 2, 3)
+        assert {key: np.shape(v) for key, v in entry["unseen"].items()} == {
+            "PCM, 1 month": (2, 3),
+            "log-normal": (2, 3),
+        }
+        assert all(0 < f["rho"] <= 1 and f["mean_conductance_uS"] > 0 for f in entry["filling"])
+        assert 0 <= entry["robustness"]["area"] <= 1.5 and entry["robustness"]["levels_to"] == 10.0
+    against = record["against_noise_injection"]
+    ours, theirs = found.summary["hardware_aware"]["mean"], found.summary["noise_injection"]["mean"]
+    assert against["final"]["points"] == pytest.approx(ours - theirs, abs=1e-3)
+    assert against["final"]["low"] <= against["final"]["points"] <= against["final"]["high"]
+    assert [row["noise_scale"] for row in against["noise"]] == [0.0, 1.0]
+    assert parse_recipe(record["recipe"]).name == "tiny"
+
+
+def test_bounded_weights_fill_their_range_better_than_those_scaled_by_their_largest(run):
+    record = json.loads((run[0].folder / "record.json").read_text())
+    rho = {name: record["networks"][name]["filling"][0]["rho"] for name in ON_CHIPS}
+    assert rho["hardware_aware"] > rho["noise_injection"]
+
+
+def test_a_network_that_was_not_trained_is_named(run):
+    with pytest.raises(CheckpointError, match="no finished run"):
+        evaluate_stored(run[0].folder.parent)
+    with pytest.raises(RecipeError, match="noise_injection"):
+        evaluate_stored(run[0].folder, "noise_injektion")
+    result = evaluate_stored(run[0].folder, "noise_injection", chips=2)
+    assert result.chips == 2
+
+
+def test_training_chips_may_have_errors_that_the_hardware_has_not():
+    generic = load_hardware("generic")
+    assert training_hardware(generic, TrainSettings()) is generic
+    other = training_hardware(generic, TrainSettings(chip_gain=0.02, chip_offset_lsb=0.5))
+    assert (other.adc.gain_d2d, other.adc.offset_d2d_lsb, other.adc.bits) == (0.02, 0.5, 6)
+    with pytest.raises(RecipeError, match="no ADC"):
+        training_hardware(load_hardware("ideal"), TrainSettings(chip_gain=0.02))
 
 
 def test_the_run_can_be_repeated_from_its_folder(run):
@@ -95,7 +159,7 @@ def test_it_says_what_it_does(run):
 def test_resuming_a_finished_run_trains_nothing_and_finds_the_same(run, recipe):
     found, _ = run
     again = run_recipe(recipe, out=found.folder.parent, resume=True)
-    for key in ("digital", "digital_on_chips", "digital_quantized", "hardware_aware"):
+    for key in ("digital", *ON_CHIPS):
         assert again.summary[key] == found.summary[key]
 
 

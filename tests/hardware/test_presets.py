@@ -25,7 +25,10 @@ from mho.hardware import (
 EXPECTED = {
     "flash-sonos",
     "generic",
+    "generic-channel",
+    "generic-stuck",
     "ideal",
+    "lognormal",
     "neuron-asymmetric",
     "pcm-hermes",
     "pcm-joshi2020",
@@ -96,6 +99,17 @@ def test_generic_is_the_hardware_of_the_main_result() -> None:
     assert hw.adc is not None and hw.adc.bits == 6
     assert hw.mapping == Mapping(scheme="signed", per_column=False)
     assert hw.tile.rows is None and hw.tile.cols is None
+
+
+def test_the_variants_of_generic_differ_from_it_in_what_they_say() -> None:
+    generic, channel = load_hardware("generic"), load_hardware("generic-channel")
+    ours = {"name": "x", "summary": "", "sources": ()}
+    assert channel.replace(**ours, mapping=generic.mapping) == generic.replace(**ours)
+    lognormal, stuck = load_hardware("lognormal"), load_hardware("generic-stuck")
+    assert lognormal.replace(**ours, cell=channel.cell) == channel.replace(**ours)
+    assert stuck.faults.stuck_on + stuck.faults.stuck_off == 0.005
+    assert isinstance(stuck.cell, GenericCell)
+    assert stuck.cell.programming_noise * 2**0.5 == pytest.approx(0.1, rel=1e-3)
 
 
 def test_hermes_has_one_device_a_polarity_and_its_own_scale() -> None:

@@ -49,6 +49,24 @@ def test_signed_targets_are_not_clipped_and_have_the_error_of_their_magnitude() 
     torch.testing.assert_close(noisy, target.abs() * 0.1)
 
 
+def test_lognormal_programming_law() -> None:
+    cell = GenericCell(programming_lognormal=0.3)
+    target = torch.full((N,), 15.0, dtype=torch.float64)
+
+    def sample(scale: float) -> torch.Tensor:
+        return (cells.program(cells.scale_noise(cell, scale), target, draws(4)) / target).log()
+
+    assert_power(sample, sigma=0.3, mean=0.0)
+    assert cells.uniform_programming_sigma(cell) is None
+    signed = cells.program(cell, torch.tensor([-2.0, 0.0, 2.0]), torch.ones(3), signed=True)
+    torch.testing.assert_close(signed, torch.tensor([-2.0, 0.0, 2.0]) * math.exp(0.3))
+
+
+def test_programming_noise_of_two_laws_is_refused() -> None:
+    with pytest.raises(HardwareError, match=r"programming_lognormal = 0\.3.*given twice"):
+        GenericCell(programming_lognormal=0.3, programming_noise=0.1)
+
+
 def test_drift_law() -> None:
     cell = GenericCell(drift_nu=0.05, drift_nu_d2d=0.01, t0_s=20.0)
     target = torch.full((N,), 10.0, dtype=torch.float64)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import mho
 from mho import nn as analog
 from mho.errors import InputError, RecipeError, TrainingError
+from mho.hardware import GenericCell, Hardware, Mapping
 from mho.train import EpochRecord, Recipe, TrainSettings, fit, load_checkpoint, make_optimizer
 from mho.train.step import BufferGuard
 
@@ -201,6 +203,74 @@ def test_noise_ramp_reaches_the_layers_and_is_taken_back(monkeypatch: pytest.Mon
     scales.clear()
     fit(net(), Blobs(), epochs=1)
     assert scales == []
+
+
+def test_noise_levels_are_drawn_anew_at_each_step_and_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    scales: list[float] = []
+    monkeypatch.setattr(analog, "set_noise_scale", lambda model, scale: scales.append(scale))
+    settings = TrainSettings(epochs=2, noise_levels="uniform")
+    fit(net(), Blobs(), recipe=settings, seed=3)
+    first = scales.copy()
+    assert len(set(first[:-1])) == 16 and all(0 <= s < 1.5 for s in first[:-1]) and first[-1] == 1.0
+    scales.clear()
+    fit(net(), Blobs(), recipe=settings, seed=3)
+    assert scales == first
+
+
+def test_bounded_weights_have_a_decay_of_their_own() -> None:
+    model = mho.convert(net(), mho.load_hardware("generic"), clip_sigma=2.0, where=["0"])
+    settings = TrainSettings(weight_decay=0.5, weight_decay_bounded=0.25)
+    decay = {id(p): g["weight_decay"] for g in make_optimizer(model, settings).param_groups for p in g["params"]}
+    assert decay[id(model[0].weight)] == 0.25
+    assert {decay[id(p)] for p in model.parameters() if p.ndim < 2} == {0.0}
+    others = [p for n, p in model.named_parameters() if p.ndim >= 2 and n != "0.weight"]
+    assert others and {decay[id(p)] for p in others} == {0.5}
+    same_for_all = make_optimizer(model, TrainSettings(weight_decay=0.5))
+    assert {g["weight_decay"] for g in same_for_all.param_groups} == {0.5, 0.0}
+
+
+def test_censored_noise_loses_its_upper_tail_in_training_only() -> None:
+    hw = Hardware(name="h", cell=GenericCell(programming_noise=0.1), mapping=Mapping(scheme="signed"))
+    model = mho.convert(nn.Sequential(nn.Linear(64, 64, bias=False)), hw)
+    with torch.no_grad():
+        model[0].weight.zero_()
+        model[0].weight[0, 0] = 1.0
+
+    def errors() -> torch.Tensor:
+        model.train()
+        seen = model(torch.eye(64)).detach().flatten() / 0.1
+        return seen[1:]  # the first is the weight that sets full scale
+
+    analog.set_censoring(model, 1.0)
+    cut = errors()
+    assert float(cut.max()) == pytest.approx(1.0, rel=1e-5) and float(cut.min()) < -2.5
+    assert float((cut > 0.999).float().mean()) == pytest.approx(0.1587, abs=0.03)
+    analog.set_censoring(model, None)
+    assert float(errors().max()) > 2.5
+    with pytest.raises(InputError, match="censoring limit"):
+        analog.set_censoring(model, 0.0)
+
+
+def test_censoring_is_for_the_run_alone() -> None:
+    model = mho.convert(net(), mho.load_hardware("generic"))
+    seen: list[float | None] = []
+    substrate = next(analog.analog_layers(model))[1].substrate
+    fit(model, Blobs(), recipe=TrainSettings(epochs=1, censor=1.5), on_batch=lambda *_: seen.append(substrate.censor))
+    assert set(seen) == {1.5} and substrate.censor is None
+
+
+def test_a_loss_with_a_schedule_is_told_how_far_the_run_is() -> None:
+    class Scheduled:
+        shares: ClassVar[list[float]] = []
+
+        def set_progress(self, share: float) -> None:
+            self.shares.append(share)
+
+        def __call__(self, out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return nn.functional.cross_entropy(out, y)
+
+    fit(net(), Blobs(), loss=Scheduled(), epochs=2)
+    assert Scheduled.shares == pytest.approx([s / 15 for s in range(16)])
 
 
 def test_projection_follows_each_step(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ def test_every_key_survives_the_round_trip() -> None:
 name = "all"
 hardware = "pcm-hermes"
 seeds = [3, 1]
+baselines = ["noise_injection"]
 [data]
 dataset = "cifar10"
 subset = 500
@@ -44,6 +45,12 @@ ema_decay = 0.9
 clip_sigma = 2.5
 noise_scale = 1.5
 ramp_fraction = 0.25
+weight_decay_bounded = 0.25
+ranges = "learned"
+noise_levels = "uniform"
+censor = 1.5
+chip_gain = 0.02
+chip_offset_lsb = 0.5
 warm_start = "digital"
 epochs_hardware = 4
 lr_hardware = 0.01
@@ -56,6 +63,11 @@ noise_scales = [0, 1.0]
 bits = [4, 8]
 seed = 5
 batch_size = 100
+[[evaluate.unseen]]
+name = "PCM"
+hardware = "pcm-joshi2020"
+age = "1 month"
+compensate = true
 """
     recipe = parse_recipe(text)
     assert recipe.data.augment == ("shift", "flip")

@@ -3,8 +3,10 @@
 import math
 
 import pytest
+import torch
 
-from mho.train.schedule import lr_factor, noise_factor
+from mho.testing import assert_law
+from mho.train.schedule import level_factor, lr_factor, noise_factor
 
 
 def test_constant() -> None:
@@ -39,3 +41,15 @@ def test_noise_ramp() -> None:
     assert noise_factor(25, 100, 0.5) == 0.5
     assert noise_factor(50, 100, 0.5) == 1.0
     assert noise_factor(99, 100, 0.5) == 1.0
+
+
+def test_noise_levels_follow_their_laws() -> None:
+    u = torch.rand(100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert {level_factor(float(v), "fixed") for v in u[:100]} == {1.0}
+    uniform = torch.tensor([level_factor(float(v), "uniform") for v in u])
+    assert float(uniform.min()) >= 0 and float(uniform.max()) < 1.5
+    assert float(uniform.mean()) == pytest.approx(0.75, abs=0.01)
+    # |N(0, 1)| with a fair sign is N(0, 1).
+    half = torch.tensor([level_factor(float(v), "half-normal") for v in u])
+    sign = 2.0 * torch.randint(2, half.shape, generator=torch.Generator().manual_seed(1)) - 1
+    assert_law(half * sign, sigma=1.0, mean=0.0)

@@ -59,8 +59,11 @@ def summary_table(summary: dict[str, Any]) -> Any:
     for key, name in (
         ("digital_on_chips", "digital, on the chips"),
         ("digital_quantized", "quantised digital, on the chips"),
+        ("noise_injection", "noise injection, on the chips"),
         ("hardware_aware", "hardware-aware, on the chips"),
     ):
+        if key not in summary:
+            continue
         entry = summary[key]
         numbers = [entry[k] for k in ("clean", "mean", "std", "p5", "worst")]
         low, high = entry["ci95"]

@@ -28,6 +28,9 @@ Draw = Tensor | Counter
 Source = Callable[[tuple[int, ...], str], Draw]
 """``source(shape, label)``: standard normals of ``shape``; the label names what they are for."""
 
+SHARES = frozenset({"stuck", "dead_rows", "dead_cols"})
+"""Labels whose normals become uniforms: they decide how often something fails, not by how much it deviates."""
+
 
 class StaticDraws(NamedTuple):
     """What one chip got from its fabrication and programming. ``None``: nothing random there.

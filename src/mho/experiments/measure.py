@@ -15,18 +15,18 @@ from mho.hardware import load_hardware
 from mho.hardware.spec import Hardware
 from mho.train import Recipe
 
-SWEPT = ("digital_on_chips", "hardware_aware")
-
 
 @dataclass(frozen=True)
 class Measured:
-    """Results by network name: ``final`` (one point, all test images), ``noise`` and ``age`` sweeps."""
+    """Results by network name: ``final`` (one point, all test images), sweeps over ``noise`` and ``age`` with some
+    images, ``unseen`` (by the name of the hardware, then of the network) likewise."""
 
     digital_accuracy: tuple[float, ...]
     final: dict[str, Result]
     noise: dict[str, Result]
     age: dict[str, Result]
     age_hardware: str
+    unseen: dict[str, dict[str, Result]]
 
 
 @dataclass(frozen=True)
@@ -45,34 +45,34 @@ class Judge:
         settings = self.recipe.evaluate
         images = self.data.test_batches(settings.batch_size)
         some = self.data.test_batches(settings.batch_size, subset=settings.sweep_images)
-        on_chips = {
-            "digital_on_chips": [n.digital_on_hardware for n in networks],
-            "digital_quantized": [n.quantized.network for n in networks],
-            "hardware_aware": [n.hardware_aware.network for n in networks],
-        }
-        final, noise, age = {}, {}, {}
+        by_seed = [n.on_chips() for n in networks]
+        on_chips = {name: [nets[name] for nets in by_seed] for name in by_seed[0]}
+        final: dict[str, Result] = {}
+        noise: dict[str, Result] = {}
+        age: dict[str, Result] = {}
+        unseen: dict[str, dict[str, Result]] = {u.name: {} for u in settings.unseen}
         age_hw = load_hardware(settings.ages_hardware) if settings.ages_hardware else self.hw
+        unseen_hw = {u.name: load_hardware(u.hardware) for u in settings.unseen}
         for name, nets in on_chips.items():
-            self.say(f"{settings.chips} chips: {name.replace('_', ' ')}")
+            shown = name.replace("_", " ")
+            self.say(f"{settings.chips} chips: {shown}")
             final[name] = self._evaluate(nets, images, networks, hardware=self.hw)
-        for name in SWEPT:
             if settings.noise_scales:
-                self.say(f"noise levels: {name.replace('_', ' ')}")
+                self.say(f"noise levels: {shown}")
                 noise[name] = self._evaluate(
-                    on_chips[name],
-                    some,
-                    networks,
-                    hardware=self.hw,
-                    noise_scales=settings.noise_scales,
-                    bits=settings.bits,
+                    nets, some, networks, hardware=self.hw, noise_scales=settings.noise_scales, bits=settings.bits
                 )
             if settings.ages:
-                self.say(f"ages on {age_hw.name}: {name.replace('_', ' ')}")
-                age[name] = self._evaluate(
-                    on_chips[name], some, networks, hardware=age_hw, ages=settings.ages, compensate=True
+                self.say(f"ages on {age_hw.name}: {shown}")
+                age[name] = self._evaluate(nets, some, networks, hardware=age_hw, ages=settings.ages, compensate=True)
+            for other in settings.unseen:
+                self.say(f"never trained on, {other.name}: {shown}")
+                ages = () if other.age is None else (other.age,)
+                unseen[other.name][name] = self._evaluate(
+                    nets, some, networks, hardware=unseen_hw[other.name], ages=ages, compensate=other.compensate
                 )
         accuracy = tuple(100.0 * float(clean_outcomes(n.digital.network, images).mean()) for n in networks)
-        return Measured(accuracy, final, noise, age, age_hw.name)
+        return Measured(accuracy, final, noise, age, age_hw.name, unseen)
 
     def _evaluate(self, nets: list[nn.Module], images: Iterable, networks: Sequence[Networks], **points: Any) -> Result:
         settings = self.recipe.evaluate

@@ -1,18 +1,21 @@
-"""The three networks that every run compares, trained with one budget from one start.
+"""The networks that a run compares, trained with one budget from one start.
 
 digital: what a user would ship otherwise. quantized: quantisation-aware, the same converter bits and
-no noise. hardware_aware: the noise of the hardware in every forward pass.
+no noise. noise_injection: the field's common practice, the hardware's noise in every forward pass and nothing more.
+hardware_aware: the recipe's own (hybrid) training.
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from mho.data import Dataset
+from mho.errors import RecipeError
 from mho.hardware.spec import Hardware
 from mho.models import build
 from mho.nn.conversion import calibrate, convert
@@ -33,13 +36,47 @@ class Trained:
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks of one training seed. All but ``digital`` are converted."""
+    """The networks of one training seed. All but ``digital`` are converted; a baseline not asked for is None."""
 
     seed: int
     digital: Trained
-    quantized: Trained
+    quantized: Trained | None
+    noise_injection: Trained | None
     hardware_aware: Trained
     digital_on_hardware: nn.Module
+
+    def trained(self) -> dict[str, Trained]:
+        """Every trained network by the name of its field."""
+        named = {
+            "digital": self.digital,
+            "quantized": self.quantized,
+            "noise_injection": self.noise_injection,
+            "hardware_aware": self.hardware_aware,
+        }
+        return {name: network for name, network in named.items() if network is not None}
+
+    def on_chips(self) -> dict[str, nn.Module]:
+        """Every network that is put on chips, by the name that ``summary.json`` has for it."""
+        others = {"quantized": "digital_quantized"}
+        converted = {others.get(k, k): t.network for k, t in self.trained().items() if k != "digital"}
+        return {"digital_on_chips": self.digital_on_hardware, **converted}
+
+
+def training_hardware(hw: Hardware, settings: TrainSettings) -> Hardware:
+    """``hw`` with the converter errors that training chips have besides (chip randomisation).
+
+    Raises :class:`RecipeError` where there is no ADC to have them.
+    """
+    if settings.chip_gain == 0 and settings.chip_offset_lsb == 0:
+        return hw
+    if hw.adc is None or hw.adc.bits is None:
+        raise RecipeError(
+            f"train.chip_gain, train.chip_offset_lsb: hardware {hw.name!r} has no ADC with bits to have gain and "
+            "offset errors. Fix: leave them at 0, or describe an [adc]."
+        )
+    gain = math.hypot(hw.adc.gain_d2d, settings.chip_gain)
+    offset = math.hypot(hw.adc.offset_d2d_lsb, settings.chip_offset_lsb)
+    return hw.replace(adc=replace(hw.adc, gain_d2d=gain, offset_d2d_lsb=offset))
 
 
 @dataclass(frozen=True)
@@ -63,19 +100,28 @@ class Trainer:
             start = self._fit(start, "start", seed, settings.for_pretraining()).network
         self.say(f"seed {seed}: digital network")
         digital = self._fit(copy.deepcopy(start), "digital", seed, settings.for_digital())
-        self.say(f"seed {seed}: quantisation-aware network, the same bits without noise")
-        silent = scale_hardware_noise(self.hw, 0.0)
-        quantized = self._fit(convert(start, silent), "quantized", seed, settings.for_digital())
+        wanted, quantized, injected = self.recipe.baselines, None, None
+        if "quantized" in wanted:
+            self.say(f"seed {seed}: quantisation-aware network, the same bits without noise")
+            silent = scale_hardware_noise(self.hw, 0.0)
+            quantized = self._fit(convert(start, silent), "quantized", seed, settings.for_digital())
+        if "noise_injection" in wanted:
+            self.say(f"seed {seed}: plain noise injection on {self.hw.name}")
+            injected = self._fit(convert(start, self.hw), "noise_injection", seed, settings.for_digital())
         self.say(f"seed {seed}: hardware-aware network on {self.hw.name}")
-        aware_start = convert(start, self.hw, clip_sigma=settings.clip_sigma)
+        aware_start = convert(
+            start, training_hardware(self.hw, settings), clip_sigma=settings.clip_sigma, ranges=settings.ranges
+        )
         aware = self._fit(aware_start, "hardware_aware", seed, settings.for_hardware(), teacher=digital.network)
         on_hardware = calibrate(convert(digital.network, self.hw), self.calibration_batches())
-        return Networks(seed, digital, quantized, aware, on_hardware)
+        return Networks(seed, digital, quantized, injected, aware, on_hardware)
 
     def _initial(self, seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "init"))
-            return build(self.recipe.network.model, **self.recipe.network.args)
+            network = build(self.recipe.network.model, **self.recipe.network.args)
+        # Channels last is the faster layout of every 2-d convolution here, digital or analog.
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def _fit(
         self, network: nn.Module, name: str, seed: int, settings: TrainSettings, teacher: nn.Module | None = None

@@ -12,6 +12,7 @@ from mho.errors import CheckpointError
 from mho.evaluation.atomic import write_atomically
 from mho.experiments.measure import Judge
 from mho.experiments.networks import Say, Trainer
+from mho.experiments.record import encoded, record_of
 from mho.experiments.summary import page_of, summarize
 from mho.hardware import dump_hardware, load_hardware
 from mho.reporting.run import run_report
@@ -43,7 +44,8 @@ def run_recipe(
     """Train the three networks of ``recipe``, put them on virtual chips and write the results.
 
     Writes ``<out>/<name>/``: ``recipe.toml``, ``hardware.toml``, checkpoints for each seed and network,
-    ``results/*.npz`` (every outcome), ``summary.json``, ``report.html``. ``resume``: continue from the
+    ``results/*.npz`` (every outcome), ``summary.json``, ``record.json`` (every chip, for tables and plots),
+    ``report.html``. ``resume``: continue from the
     checkpoints there, to the same bits as an uninterrupted run. ``say`` is told what begins.
 
     Raises :class:`RecipeError`, :class:`HardwareError`, :class:`DataError` before anything is written, and
@@ -66,13 +68,17 @@ def run_recipe(
     judge = Judge(described, data, hw, progress, tell, command)
     measured = judge.measure(networks)
     _folder(folder / "results")
-    for kind, results in (("final", measured.final), ("noise", measured.noise), ("age", measured.age)):
+    kinds = {"final": measured.final, "noise": measured.noise, "age": measured.age}
+    kinds |= {f"unseen{place}": found for place, found in enumerate(measured.unseen.values())}
+    for kind, results in kinds.items():
         for name, result in results.items():
             result.save(folder / "results" / f"{kind}_{name}.npz")
     summary = summarize(described, networks, measured, time.monotonic() - began, command)
     page = page_of(described, hw, networks, measured, summary)
     summary["wall_s"] = round(time.monotonic() - began, 1)
     write_atomically(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    record = record_of(described, hw, networks, measured, summary, len(data.classes))
+    write_atomically(folder / "record.json", encoded(record))
     run_report(folder / "report.html", replace(page, wall_s=summary["wall_s"]))
     return RunSummary(folder, summary)
 

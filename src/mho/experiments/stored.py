@@ -14,7 +14,7 @@ from mho.experiments.networks import Networks, Trainer
 from mho.hardware import load_hardware
 from mho.train import load_recipe
 
-CHOICES = ("hardware_aware", "digital", "quantized")
+CHOICES = ("hardware_aware", "digital", "quantized", "noise_injection")
 
 
 def evaluate_stored(
@@ -66,4 +66,10 @@ def evaluate_stored(
 def _chosen(networks: Networks, name: str) -> nn.Module:
     if name == "digital":
         return networks.digital_on_hardware
-    return networks.quantized.network if name == "quantized" else networks.hardware_aware.network
+    trained = networks.trained()
+    if name not in trained:
+        raise CheckpointError(
+            f"network {name!r} was not trained in this run. Fix: one of {', '.join(trained)}, or a recipe with "
+            f'baselines = ["{name}"].'
+        )
+    return trained[name].network

@@ -24,7 +24,15 @@ from mho.train import Recipe, dump_recipe
 NAMES = {
     "digital_on_chips": "Digital network",
     "digital_quantized": "Quantised network",
+    "noise_injection": "Noise injection",
     "hardware_aware": "Hardware-aware network",
+}
+
+TRAINED = {
+    "digital": NAMES["digital_on_chips"],
+    "quantized": NAMES["digital_quantized"],
+    "noise_injection": NAMES["noise_injection"],
+    "hardware_aware": NAMES["hardware_aware"],
 }
 
 
@@ -55,8 +63,7 @@ def summarize(
         **{name: _rounded(entry) for name, entry in entries.items()},
         "images": int(measured.final["hardware_aware"].data.sizes["image"]),
         "refused_steps": {
-            name: sum(getattr(n, name).history.refused for n in networks)
-            for name in ("digital", "quantized", "hardware_aware")
+            name: sum(n.trained()[name].history.refused for n in networks) for name in networks[0].trained()
         },
         "wall_s": round(wall_s, 1),
         "versions": versions(),
@@ -91,11 +98,7 @@ def page_of(
         histogram=tuple(Group(NAMES[n], r.accuracy().to_numpy().ravel()) for n, r in measured.final.items()),
         training=tuple(
             History(name, np.arange(1, len(h.epochs) + 1), np.array([e.loss for e in h.epochs]))
-            for name, h in (
-                (NAMES["digital_on_chips"], first.digital.history),
-                (NAMES["digital_quantized"], first.quantized.history),
-                (NAMES["hardware_aware"], first.hardware_aware.history),
-            )
+            for name, h in ((TRAINED[key], trained.history) for key, trained in first.trained().items())
             if all(np.isfinite(e.loss) for e in h.epochs)
         ),
         conductance_uS=cells,

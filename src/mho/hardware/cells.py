@@ -85,7 +85,8 @@ class GenericCell:
     """Gaussian cell whose levels are dials, as fractions of the conductance range.
 
     Programming: sigma = programming_noise * (g_max - g_min) + programming_noise_rel * g, or the
-    table ``sigma_table`` of (g_uS, sigma_uS) points from g_min to g_max, interpolated linearly. Read:
+    table ``sigma_table`` of (g_uS, sigma_uS) points from g_min to g_max, interpolated linearly, or log-normal:
+    g = g_target exp(programming_lognormal xi), whose median is the target. Read:
     the same with ``read_noise``, ``read_noise_rel``. Drift: g(t) = g ((t + t0_s)/t0_s)^-nu, nu ~
     N(drift_nu, drift_nu_d2d).
     """
@@ -96,6 +97,7 @@ class GenericCell:
     bits: CellBits | None = None
     programming_noise: NonNegative = 0.0
     programming_noise_rel: NonNegative = 0.0
+    programming_lognormal: NonNegative = 0.0
     sigma_table: tuple[tuple[float, float], ...] = ()
     read_noise: NonNegative = 0.0
     read_noise_rel: NonNegative = 0.0
@@ -106,6 +108,14 @@ class GenericCell:
     def __post_init__(self) -> None:
         _check_range(self)
         table = self.sigma_table
+        if self.programming_lognormal and (table or self.programming_noise or self.programming_noise_rel):
+            raise contradiction(
+                self,
+                "programming_lognormal",
+                self.programming_lognormal,
+                "programming noise is given twice",
+                "remove it, or sigma_table and programming_noise*",
+            )
         if not table:
             return
         if len(table) < 2 or any(b[0] <= a[0] for a, b in pairwise(table)):

@@ -2,7 +2,7 @@
 
 from mho.nn.attention import MultiheadAttention
 from mho.nn.conv import Conv
-from mho.nn.conversion import calibrate, convert, inspect, new_chip, set_noise_scale, to_digital
+from mho.nn.conversion import calibrate, convert, inspect, new_chip, set_censoring, set_noise_scale, to_digital
 from mho.nn.linear import Linear
 from mho.nn.recurrent import Recurrent, RecurrentCell
 from mho.nn.site import AnalogLayer, Site, Substrate, analog_layers, project_
@@ -22,6 +22,7 @@ __all__ = [
     "inspect",
     "new_chip",
     "project_",
+    "set_censoring",
     "set_noise_scale",
     "to_digital",
 ]

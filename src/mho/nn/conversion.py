@@ -189,6 +189,18 @@ def set_noise_scale(model: nn.Module, scale: float) -> None:
             layer.substrate.noise_scale = float(scale)
 
 
+def set_censoring(model: nn.Module, limit: float | None) -> None:
+    """Cut static normals above ``limit`` > 0 to it in training (``None``: do not); no-op on digital networks.
+
+    n <- min(n, limit): right-censored noise trains for the low percentiles (Yan et al., ICCAD 2023).
+    """
+    if limit is not None and not 0 < limit < float("inf"):
+        raise InputError(f"censoring limit = {limit!r}: must be above 0 (1 to 2 is usual), or None.")
+    for _, layer in analog_layers(model):
+        if isinstance(layer.substrate, Surrogate):
+            layer.substrate.censor = limit
+
+
 def new_chip(model: nn.Module) -> None:
     """Draw a new chip for the surrogate now (a forward pass of the whole network does it by itself)."""
     surrogate_of(model).new_chip()

@@ -14,7 +14,17 @@ from torch import Tensor, nn
 from mho.crossbar import fused
 from mho.crossbar.array import Array, program
 from mho.crossbar.mvm import Observed, has_fresh_noise, needs_adc_range, needs_input_range
-from mho.crossbar.noise import Counter, Draw, Noise, StaticDraws, draw_noise, draw_static, parts
+from mho.crossbar.noise import (
+    SHARES,
+    Counter,
+    Draw,
+    Noise,
+    StaticDraws,
+    as_tensor,
+    draw_noise,
+    draw_static,
+    parts,
+)
 from mho.crossbar.ops import output_shape
 from mho.errors import InputError, NonFiniteError
 from mho.hardware.spec import Hardware
@@ -33,7 +43,8 @@ def draw_seed() -> int:
 class Surrogate:
     """Differentiable model of the hardware; shared by all layers of one converted network.
 
-    ``noise_scale`` multiplies every random term (over-regularisation > 1, ramps from 0);
+    ``noise_scale`` multiplies every random term (over-regularisation > 1, ramps from 0); ``censor``: static
+    normals above it are cut to it (censored noise; None: none are);
     ``calibrating``: observe ranges although not training; ``noise_in_eval``: random also in eval.
     """
 
@@ -41,6 +52,7 @@ class Surrogate:
 
     def __init__(self, *, noise_in_eval: bool = False) -> None:
         self.noise_scale = 1.0
+        self.censor: float | None = None
         self.noise_in_eval = noise_in_eval
         self.calibrating = 0
         self.chip_seed: int | None = None
@@ -130,9 +142,14 @@ class Surrogate:
 
         def source(shape: tuple[int, ...], label: str) -> Draw:
             if traced:  # a compiled graph holds no generator and no seed: torch's own functional noise
-                return torch.randn(shape, device=weight.device)
-            assert chip is not None
-            return Counter(derive_seed(chip, site.name, step, label))
+                draw: Draw = torch.randn(shape, device=weight.device)
+            else:
+                assert chip is not None
+                draw = Counter(derive_seed(chip, site.name, step, label))
+            # Faults are drawn from the same normals and stay as frequent as they are.
+            if self.censor is None or label in SHARES:
+                return draw
+            return as_tensor(draw, shape, weight.detach()).clamp_max(self.censor)
 
         return draw_static(site.op, site.hw, weight.shape, source, self.noise_scale)
 

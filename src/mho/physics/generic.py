@@ -25,17 +25,20 @@ from mho.physics.laws import (
 
 def _programs_exactly(cell: GenericCell) -> bool:
     table_is_zero = all(sigma == 0 for _, sigma in cell.sigma_table)
-    return cell.programming_noise == 0 and cell.programming_noise_rel == 0 and table_is_zero
+    dials = (cell.programming_noise, cell.programming_noise_rel, cell.programming_lognormal)
+    return dials == (0, 0, 0) and table_is_zero
 
 
 @program.register
 def program_generic(cell: GenericCell, g_target_uS: Tensor, xi: Tensor | None, *, signed: bool = False) -> Tensor:
-    """g = g_T + sigma(|g_T|) xi; sigma = a (g_max - g_min) + b |g|, or from ``sigma_table``; uS."""
+    """g = g_T + sigma(|g_T|) xi; sigma = a (g_max - g_min) + b |g|, or from ``sigma_table``; or g_T exp(c xi); uS."""
     if xi is None or _programs_exactly(cell):
         # The very tensor: ideal hardware has to equal the digital layer to the last bit.
         return g_target_uS if signed else g_target_uS.clamp_min(0)
     xi = xi.to(g_target_uS)
-    if cell.sigma_table:
+    if cell.programming_lognormal:
+        g = g_target_uS * torch.exp(cell.programming_lognormal * xi)
+    elif cell.sigma_table:
         g = g_target_uS + interpolate(cell.sigma_table, g_target_uS.abs()) * xi
     else:
         g = g_target_uS + xi * (cell.programming_noise * (cell.g_max_uS - cell.g_min_uS))
@@ -87,6 +90,7 @@ def scale_noise_generic(cell: GenericCell, factor: float) -> GenericCell:
         cell,
         programming_noise=cell.programming_noise * factor,
         programming_noise_rel=cell.programming_noise_rel * factor,
+        programming_lognormal=cell.programming_lognormal * factor,
         sigma_table=tuple((g, sigma * factor) for g, sigma in cell.sigma_table),
         read_noise=cell.read_noise * factor,
         read_noise_rel=cell.read_noise_rel * factor,
@@ -96,7 +100,8 @@ def scale_noise_generic(cell: GenericCell, factor: float) -> GenericCell:
 
 @uniform_programming_sigma.register
 def uniform_programming_sigma_generic(cell: GenericCell) -> float | None:
-    return None if cell.sigma_table or cell.programming_noise_rel else cell.programming_noise
+    uniform = not (cell.sigma_table or cell.programming_noise_rel or cell.programming_lognormal)
+    return cell.programming_noise if uniform else None
 
 
 @uniform_read_sigma.register

@@ -20,6 +20,7 @@ from mho.reporting.series import Baseline, Curve, DominanceRow, Group, History, 
 _NETWORKS = (
     ("digital_on_chips", "Digital, on the chips"),
     ("digital_quantized", "Quantised digital, on the chips"),
+    ("noise_injection", "Noise injection, on the chips"),
     ("hardware_aware", "Hardware-aware, on the chips"),
 )
 _ABSENT = "\u2013"

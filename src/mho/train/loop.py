@@ -80,7 +80,8 @@ def fit(
     ``loader`` yields ``(x, y)``; if it (or its sampler) has ``set_epoch``, that is called, so that its
     order may depend on seed and epoch alone. ``loss(model(x), y)`` is a mean over the batch (default: cross
     entropy with the recipe's label smoothing); a loss with ``on_model(model, x, y)`` gets the model
-    itself. ``recipe`` is a name, a path, a :class:`Recipe` or its :class:`TrainSettings`; ``epochs``
+    itself, and one with ``set_progress(share)`` is told before each step how much of the run is done. ``recipe`` is a
+    name, a path, a :class:`Recipe` or its :class:`TrainSettings`; ``epochs``
     overrides it. Without an ``optimizer`` one is made from the recipe; the learning rate of a given one
     is moved only if a recipe is given too, and is set back at the end. After each step analog weights are
     clamped to their bounds. With ``ema_decay`` the model ends with the averaged weights.
@@ -118,6 +119,7 @@ def fit(
         saver = Saver(checkpoint, model, optimizer, average, device, run_table)
     cuda = [device] if device.type == "cuda" else []
     was_training = model.training
+    analog.set_censoring(model, settings.censor)
     try:
         with (
             torch.random.fork_rng(devices=cuda),
@@ -134,6 +136,7 @@ def fit(
                 optimizer=optimizer,
                 base_lrs=base_lrs if scheduled else None,
                 loss=step_loss,
+                loss_object=loss,
                 device=device,
                 average=average,
                 saver=saver,
@@ -147,6 +150,7 @@ def fit(
                 run.epoch()
     finally:
         model.train(was_training)
+        analog.set_censoring(model, None)
         if settings.moves_noise:
             analog.set_noise_scale(model, 1.0)
         if scheduled:

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from mho.nn.site import bounded_parameters
 from mho.train.settings import TrainSettings
 
 
@@ -10,13 +11,16 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
     """SGD (Nesterov) or AdamW over the trainable parameters.
 
     Weight decay acts on tensors of two or more dimensions only: biases, norms and converter ranges are
-    no weights.
+    no weights. Weights with a fixed bound have a decay of their own, ``weight_decay_bounded``.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in trainable if p.ndim >= 2]
+    bounded = {id(weight) for weight, _ in bounded_parameters(model)}
+    own = settings.weight_decay if settings.weight_decay_bounded is None else settings.weight_decay_bounded
+    held = [p for p in trainable if id(p) in bounded]
+    decayed = [p for p in trainable if p.ndim >= 2 and id(p) not in bounded]
     free = [p for p in trainable if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
+    kinds = ((decayed, settings.weight_decay), (held, own), (free, 0.0))
+    groups = [{"params": members, "weight_decay": decay} for members, decay in kinds if members]
     fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in trainable)
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, 0.999), fused=fused)

@@ -14,7 +14,7 @@ from mho import nn as analog
 from mho.errors import CheckpointError, TrainingError
 from mho.train.history import EpochRecord
 from mho.train.saving import Position, Rng, Saver, rng_state, set_rng_state
-from mho.train.schedule import lr_factor, noise_factor
+from mho.train.schedule import level_factor, lr_factor, noise_factor
 from mho.train.settings import TrainSettings
 from mho.train.step import Average, BufferGuard, StepLoss, attempt
 
@@ -33,6 +33,13 @@ class Loader(Protocol):
 @runtime_checkable
 class _Ordered(Protocol):
     def set_epoch(self, epoch: int) -> None: ...
+
+
+@runtime_checkable
+class Progressive(Protocol):
+    """A loss whose terms follow a schedule: it is told the share of the run that is done, 0 to 1, before each step."""
+
+    def set_progress(self, share: float) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     base_lrs: list[float] | None
     loss: StepLoss
+    loss_object: object
     device: torch.device
     average: Average | None
     saver: Saver | None
@@ -129,8 +137,12 @@ class Run:
             for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
                 group["lr"] = lr * factor
         if settings.moves_noise:
-            ramp = noise_factor(place.step, total, settings.ramp_fraction)
-            analog.set_noise_scale(self.model, settings.noise_scale * ramp)
+            level = noise_factor(place.step, total, settings.ramp_fraction)
+            if settings.noise_levels != "fixed":
+                level *= level_factor(float(torch.rand(())), settings.noise_levels)
+            analog.set_noise_scale(self.model, settings.noise_scale * level)
+        if isinstance(self.loss_object, Progressive):
+            self.loss_object.set_progress(place.step / max(total - 1, 1))
         x, y = _pair(batch, self.device)
         value = attempt(self.model, self.optimizer, self.loss, x, y, self.guard)
         place.batch += 1

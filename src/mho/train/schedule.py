@@ -1,9 +1,11 @@
 """How the learning rate and the noise move over a run: pure functions of the position."""
 
 import math
+from statistics import NormalDist
 from typing import Literal
 
 Schedule = Literal["constant", "cosine", "onecycle"]
+NoiseLevels = Literal["fixed", "uniform", "half-normal"]
 
 _WARM_SHARE = 0.3
 _START = 1 / 25
@@ -35,3 +37,16 @@ def noise_factor(step: int, total: int, ramp_fraction: float) -> float:
     """The share of the noise at ``step``: ``min(1, step / (ramp_fraction total))``; 1 without a ramp."""
     ramp = ramp_fraction * total
     return 1.0 if step >= ramp else step / ramp
+
+
+def level_factor(u: float, levels: NoiseLevels) -> float:
+    """The noise level of one step as a multiple of the nominal one, from a uniform ``u`` in [0, 1).
+
+    fixed: 1. uniform: on [0, 1.5). half-normal: |N(0, 1)|, mean 0.8. One network for all levels: the level of a
+    step is drawn anew (noise-level randomisation; Wang et al., ECML 2025: VANT).
+    """
+    if levels == "fixed":
+        return 1.0
+    if levels == "uniform":
+        return 1.5 * u
+    return NormalDist().inv_cdf(0.5 + 0.5 * u)

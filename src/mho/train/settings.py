@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from mho.models import check_model
-from mho.train.schedule import Schedule
+from mho.train.schedule import NoiseLevels, Schedule
 from mho.units import seconds
 
 
@@ -54,10 +54,21 @@ class TrainSettings(Table):
     """How it is learned.
 
     ``momentum`` is SGD's (Nesterov) or AdamW's beta1; ``weight_decay`` acts on tensors of two or more
-    dimensions. For the hardware-aware network: ``clip_sigma`` (bound of each channel in units of its rms),
-    ``noise_scale`` (times the hardware's noise; above 1 over-regularises), ``ramp_fraction`` (the noise
-    rises from 0 over this share of the steps), ``distill`` (share of the loss that follows the digital
-    network's softmax at temperature ``distill_T``).
+    dimensions. For the hardware-aware network alone:
+
+    - ``clip_sigma``: fixed bound of each weight (of each channel where the hardware has a range a column) in
+      standard deviations of its initial values; ``weight_decay_bounded``: decay of the weights that have one
+      (None: as the others). Decay empties the range that the bound fills.
+    - ``ranges``: of the converters, a running observation or learned.
+    - ``noise_scale`` times the hardware's noise (above 1 over-regularises), ``ramp_fraction``: it rises from 0
+      over this share of the steps, ``noise_levels``: each step draws its level (:func:`level_factor`), ``censor``:
+      static normals beyond so many sigma upwards are cut to it (Yan et al., ICCAD 2023: TRICE).
+    - ``chip_gain`` (relative) and ``chip_offset_lsb``: standard deviations of converter errors that the training
+      chips have and the described hardware does not need to have.
+    - ``distill``: share of the loss that follows the digital network's softmax at temperature ``distill_T``.
+
+    ``noise_injection`` is the field's common practice as a baseline: the hardware's noise from the first step to
+    the last on weights scaled by their largest, and none of the above.
 
     ``warm_start = "digital"``: a digital network is trained first, ``epochs`` long, and every network that
     a run compares, the digital baseline too, continues from it for ``epochs_hardware`` epochs with
@@ -74,8 +85,14 @@ class TrainSettings(Table):
     label_smoothing: BelowOne = 0.1
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     clip_sigma: Positive | None = None
+    weight_decay_bounded: NonNegative | None = None
+    ranges: Literal["calibrated", "learned"] = "calibrated"
     noise_scale: NonNegative = 1.0
     ramp_fraction: Share = 0.0
+    noise_levels: NoiseLevels = "fixed"
+    censor: Positive | None = None
+    chip_gain: NonNegative = 0.0
+    chip_offset_lsb: NonNegative = 0.0
     warm_start: Literal["digital"] | None = None
     epochs_hardware: Count | None = None
     lr_hardware: Positive | None = None
@@ -91,12 +108,12 @@ class TrainSettings(Table):
     @property
     def moves_noise(self) -> bool:
         """Whether the noise is ever other than the hardware's own."""
-        return self.noise_scale != 1.0 or self.ramp_fraction > 0.0
+        return self.noise_scale != 1.0 or self.ramp_fraction > 0.0 or self.noise_levels != "fixed"
 
     def for_pretraining(self) -> "TrainSettings":
         """What the common start of a warm run is trained with: nothing that only analog hardware has."""
-        off = {"clip_sigma": None, "noise_scale": 1.0, "ramp_fraction": 0.0, "warm_start": None, "distill": 0.0}
-        return self.model_copy(update={**off, "epochs_hardware": None, "lr_hardware": None})
+        names = (*_OF_THE_HYBRID, "warm_start", "epochs_hardware", "lr_hardware")
+        return self.model_copy(update={name: TrainSettings.model_fields[name].default for name in names})
 
     def for_hardware(self) -> "TrainSettings":
         """Of the hardware-aware network: its own epochs and learning rate where the start is warm."""
@@ -106,8 +123,34 @@ class TrainSettings(Table):
         return self.model_copy(update=own)
 
     def for_digital(self) -> "TrainSettings":
-        """Of the digital baselines: the budget of the hardware-aware network without its noise and bounds."""
+        """Of the baselines: the budget of the hardware-aware network without its noise and bounds."""
         return self.for_hardware().for_pretraining()
+
+
+_OF_THE_HYBRID = (
+    "clip_sigma", "weight_decay_bounded", "ranges", "noise_scale", "ramp_fraction", "noise_levels", "censor",
+    "chip_gain", "chip_offset_lsb", "distill", "distill_T",
+)  # fmt: skip
+
+
+class Unseen(Table):
+    """Hardware that no network was trained for, on which a run judges them all.
+
+    ``hardware``: a preset's name or a TOML path; ``age`` after programming (None: as described), with global
+    drift compensation where ``compensate``.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    hardware: Annotated[str, Field(min_length=1)]
+    age: str | None = None
+    compensate: bool = False
+
+    @field_validator("age")
+    @classmethod
+    def _duration(cls, age: str | None) -> str | None:
+        if age is not None:
+            seconds(age)
+        return age
 
 
 class EvaluateSettings(Table):
@@ -123,6 +166,7 @@ class EvaluateSettings(Table):
     sweep_images: Count | None = None
     noise_scales: Annotated[tuple[NonNegative, ...], BeforeValidator(_frozen_list)] = ()
     bits: Annotated[tuple[Bits, ...], BeforeValidator(_frozen_list)] = ()
+    unseen: Annotated[tuple[Unseen, ...], BeforeValidator(_frozen_list)] = ()
     seed: Seed = 0
     batch_size: Count = 500
 
@@ -135,11 +179,17 @@ class EvaluateSettings(Table):
 
 
 class Recipe(Table):
-    """One experiment: data, network, hardware (a preset's name or a TOML path), training, evaluation, seeds."""
+    """One experiment: data, network, hardware (a preset's name or a TOML path), training, evaluation, seeds.
+
+    ``baselines``: what is trained beside the digital and the hardware-aware network, with the same budget.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     hardware: Annotated[str, Field(min_length=1)] = "generic"
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1), BeforeValidator(_frozen_list)] = (0,)
+    baselines: Annotated[tuple[Literal["quantized", "noise_injection"], ...], BeforeValidator(_frozen_list)] = (
+        "quantized",
+    )
     data: DataSettings = DataSettings()
     network: NetworkSettings = NetworkSettings()
     train: TrainSettings = TrainSettings()
