@@ -31,6 +31,9 @@ def test_arguments_change_the_network() -> None:
     assert build("lenet", width=4, size=32, in_channels=3)(torch.randn(2, 3, 32, 32)).shape == (2, 10)
     assert build("mlp", sizes=[16, 8, 3])(torch.randn(2, 4, 4)).shape == (2, 3)
     assert build("airbench", widths=[8, 8])(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+    strided = build("airbench", widths=[8, 8], classes=200, stem_stride=2)
+    assert strided(torch.randn(2, 3, 64, 64)).shape == (2, 200)
+    assert strided[0](torch.randn(2, 3, 64, 64)).shape == (2, 24, 31, 31)
 
 
 def test_shortcut_keeps_the_signal() -> None:

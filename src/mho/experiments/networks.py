@@ -93,28 +93,49 @@ class Trainer:
 
     def networks(self, seed: int) -> Networks:
         """Train all networks of one seed; finished ones are read from their checkpoints with ``resume``."""
-        settings = self.recipe.train
-        start = self._initial(seed)
+        start, wanted = self.start(seed), self.recipe.baselines
+        digital = self.digital(start, seed)
+        return Networks(
+            seed=seed,
+            digital=digital,
+            quantized=self.quantized(start, seed) if "quantized" in wanted else None,
+            noise_injection=self.noise_injection(start, seed) if "noise_injection" in wanted else None,
+            hardware_aware=self.hardware_aware(start, seed, digital.network),
+            digital_on_hardware=calibrate(convert(digital.network, self.hw), self.calibration_batches()),
+        )
+
+    def start(self, seed: int) -> nn.Module:
+        """What all networks of a seed start from: fresh weights, or a trained digital network (``warm_start``)."""
+        start, settings = self._initial(seed), self.recipe.train
         if settings.warm_start == "digital":
             self.say(f"seed {seed}: the common start, {settings.epochs} epochs")
             start = self._fit(start, "start", seed, settings.for_pretraining()).network
+        return start
+
+    def digital(self, start: nn.Module, seed: int) -> Trained:
+        """The network that a user would ship otherwise, and the teacher of a distilled one."""
         self.say(f"seed {seed}: digital network")
-        digital = self._fit(copy.deepcopy(start), "digital", seed, settings.for_digital())
-        wanted, quantized, injected = self.recipe.baselines, None, None
-        if "quantized" in wanted:
-            self.say(f"seed {seed}: quantisation-aware network, the same bits without noise")
-            silent = scale_hardware_noise(self.hw, 0.0)
-            quantized = self._fit(convert(start, silent), "quantized", seed, settings.for_digital())
-        if "noise_injection" in wanted:
-            self.say(f"seed {seed}: plain noise injection on {self.hw.name}")
-            injected = self._fit(convert(start, self.hw), "noise_injection", seed, settings.for_digital())
+        return self._fit(copy.deepcopy(start), "digital", seed, self.recipe.train.for_digital())
+
+    def quantized(self, start: nn.Module, seed: int) -> Trained:
+        """The digital network that knows the converters' bits and no noise."""
+        self.say(f"seed {seed}: quantisation-aware network, the same bits without noise")
+        silent = scale_hardware_noise(self.hw, 0.0)
+        return self._fit(convert(start, silent), "quantized", seed, self.recipe.train.for_digital())
+
+    def noise_injection(self, start: nn.Module, seed: int) -> Trained:
+        """The hardware's noise in every step and none of the recipe's other elements."""
+        self.say(f"seed {seed}: plain noise injection on {self.hw.name}")
+        return self._fit(convert(start, self.hw), "noise_injection", seed, self.recipe.train.for_digital())
+
+    def hardware_aware(self, start: nn.Module, seed: int, teacher: nn.Module, name: str = "hardware_aware") -> Trained:
+        """The recipe's own network; ``name``: of its folder of checkpoints."""
         self.say(f"seed {seed}: hardware-aware network on {self.hw.name}")
-        aware_start = convert(
+        settings = self.recipe.train
+        network = convert(
             start, training_hardware(self.hw, settings), clip_sigma=settings.clip_sigma, ranges=settings.ranges
         )
-        aware = self._fit(aware_start, "hardware_aware", seed, settings.for_hardware(), teacher=digital.network)
-        on_hardware = calibrate(convert(digital.network, self.hw), self.calibration_batches())
-        return Networks(seed, digital, quantized, injected, aware, on_hardware)
+        return self._fit(network, name, seed, settings.for_hardware(), teacher=teacher)
 
     def _initial(self, seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):

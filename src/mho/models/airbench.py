@@ -25,14 +25,18 @@ def _group(inputs: int, outputs: int) -> list[nn.Module]:
     ]
 
 
-def airbench(widths: Sequence[int] = (32, 64, 128), in_channels: int = 3, classes: int = 10) -> nn.Sequential:
+def airbench(
+    widths: Sequence[int] = (32, 64, 128), in_channels: int = 3, classes: int = 10, stem_stride: int = 1
+) -> nn.Sequential:
     """A 2x2 convolution (24 channels), three groups of two 3x3 convolutions, global maximum, Linear.
 
     Input ``[batch, in_channels, h, w]`` with h, w >= 9 (32 in the paper), output ``[batch, classes]``.
+    ``stem_stride`` s: the first convolution has a kernel of 2 s and stride s, so that images s times as large
+    cost about the same from there on.
     Differences from the paper: thin, ReLU for GELU, and the first layer is learned, not whitened and
     frozen. The default (32, 64, 128) has 295,106 parameters, 448 of them frozen.
     """
-    layers: list[nn.Module] = [nn.Conv2d(in_channels, 24, 2), nn.ReLU()]
+    layers: list[nn.Module] = [nn.Conv2d(in_channels, 24, 2 * stem_stride, stem_stride), nn.ReLU()]
     inputs = 24
     for outputs in widths:
         layers += _group(inputs, outputs)
