@@ -12,7 +12,7 @@ import torch
 
 import mho
 from mho.cli import main
-from mho.cli.runs import open_in_browser
+from mho.cli.runs import chosen_seeds, open_in_browser
 from mho.hardware import load_hardware, preset_names
 
 SRC = Path(mho.__file__).parents[1]
@@ -106,6 +106,8 @@ def test_hardware_noise_is_sorted_and_follows_the_age(call):
         (("run", "mnist-mni"), "'mnist-mini'"),
         (("run", "--resum"), "--resume"),
         (("run", "--seed", "-1"), "--seed"),
+        (("run", "--seeds", "0,x"), "0-2"),
+        (("run", "--seeds", "2-0"), "'2-0'"),
         (("hardware", "show", "pcm-herms"), "'pcm-hermes'"),
         (("hardware", "show", "generic", "--noise", "--age", "3 fortnights"), "unknown unit 'fortnights'"),
         (("hardware", "show", "generic", "--noise", "--toml"), "ask for one"),
@@ -158,7 +160,7 @@ def finished(tmp_path_factory):
     place = tmp_path_factory.mktemp("cli")
     (place / "tiny.toml").write_text(RECIPE.format(epochs=1))
     done = subprocess.run(
-        [*COMMAND, "run", "tiny.toml", "--out", "out", "--seed", "3"],
+        [*COMMAND, "run", "tiny.toml", "--out", "out", "--seeds", "3", "--record", "records/tiny.json"],
         cwd=place, env=ENVIRONMENT, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -171,6 +173,14 @@ def test_run_prints_a_plain_table_and_says_where_the_report_is(finished):
     assert out.splitlines()[-1] == f"report: {Path('out') / 'tiny' / 'report.html'}"
     assert (folder / "report.html").is_file() and (folder / "summary.json").is_file()
     assert "seed 3" in err  # progress does not go to standard output
+    assert (folder.parents[1] / "records" / "tiny.json").read_bytes() == (folder / "record.json").read_bytes()
+
+
+def test_seeds_are_a_list_or_a_range():
+    assert chosen_seeds(None, None) is None
+    assert chosen_seeds([3], None) == (3,)
+    assert chosen_seeds([3], "0, 2") == (3, 0, 2)
+    assert chosen_seeds(None, "1-3,2,7") == (1, 2, 3, 7)
 
 
 def test_evaluate_and_report_a_finished_run(call, finished, tmp_path):

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from mho.cli.output import console, table
-from mho.errors import CheckpointError
+from mho.errors import CheckpointError, RecipeError
 
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", envvar="MHO_DATA", help="Folder of data sets; else they are downloaded.")
@@ -19,15 +19,20 @@ DataDir = Annotated[
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="A built-in recipe (mnist-mini, mnist) or a TOML file.")] = "mnist-mini",
+    recipe: Annotated[
+        str, typer.Argument(help="A built-in recipe (mnist-mini, mnist, cifar10, ...) or a TOML file.")
+    ] = "mnist-mini",
     data_dir: DataDir = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("runs"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoints of an earlier run.")] = False,
     seed: Annotated[list[int] | None, typer.Option("--seed", min=0, help="Training seed; may be repeated.")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Several training seeds at once: 0,1,2 or 0-2.")] = None,
+    record: Annotated[Path | None, typer.Option("--record", help="Write the record of the run here too.")] = None,
     show: Annotated[bool, typer.Option("--open", help="Open the report in a browser, if there is a display.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the table.")] = False,
 ) -> None:
     """Train a digital network and its hardware-robust twin, put both on many virtual chips, and report."""
+    from mho.evaluation.atomic import write_atomically
     from mho.experiments import run_recipe
 
     notes = Console(stderr=True, highlight=False)
@@ -36,14 +41,27 @@ def run(
         data_dir=data_dir,
         out=out,
         resume=resume,
-        seeds=tuple(seed) if seed else None,
+        seeds=chosen_seeds(seed, seeds),
         progress=not quiet and notes.is_terminal,
         say=None if quiet else lambda text: notes.print(text, markup=False),
     )
+    if record is not None:
+        write_atomically(record, found.record.read_bytes())
     console().print(summary_table(found.summary))
     console().print(f"report: {found.report}", soft_wrap=True)
     if show:
         open_in_browser(found.report)
+
+
+def chosen_seeds(one_by_one: list[int] | None, text: str | None) -> tuple[int, ...] | None:
+    """The training seeds of --seed and --seeds; None where neither is given (the recipe's own)."""
+    found = list(one_by_one or ())
+    for part in (text or "").split(",") if text is not None else ():
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+            raise RecipeError(f"--seeds {text}: {part!r} is no seed or range of seeds. Fix: e.g. --seeds 0,1,2 or 0-2.")
+        found += range(int(first), int(last if dash else first) + 1)
+    return tuple(dict.fromkeys(found)) or None
 
 
 def summary_table(summary: dict[str, Any]) -> Any:

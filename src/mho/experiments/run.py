@@ -30,6 +30,10 @@ class RunSummary:
     def report(self) -> Path:
         return self.folder / "report.html"
 
+    @property
+    def record(self) -> Path:
+        return self.folder / "record.json"
+
 
 def run_recipe(
     recipe: Recipe | str | os.PathLike[str],
