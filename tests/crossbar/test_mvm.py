@@ -4,14 +4,15 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+import mho
 from mho.crossbar.array import program, slice_factors, to_conductances, to_weights
 from mho.crossbar.mvm import mvm
 from mho.crossbar.noise import Counter, Noise, draw_static
 from mho.crossbar.ops import Block, ConvOp, LinearOp, balanced_blocks, output_shape
 from mho.errors import ConversionError
-from mho.hardware import Adc, Dac, GenericCell, Hardware, Mapping, Readout, Tile
+from mho.hardware import Adc, Dac, GenericCell, Hardware, Mapping, Neuron, Readout, Tile
 from mho.physics.converters import enob_sigma, levels
 from mho.rng import derive_seed
 from mho.testing.statistics import assert_law, assert_power
@@ -278,3 +279,17 @@ def test_smooth_parts_pass_gradcheck(cell: GenericCell, scheme: str) -> None:
         return mvm(x, array, op, hw, Noise(fresh), input_range=torch.tensor(1.0), adc_range=torch.tensor(1.0))[0]
 
     assert torch.autograd.gradcheck(run, (x, w))
+
+
+def test_a_neuron_without_any_signal_gives_zero_and_no_nan() -> None:
+    """An LSTM's first state is zero: no range is known yet, and there is nothing to divide by."""
+    hw = Hardware(name="n", mapping=Mapping(scheme="signed"), neuron=Neuron(gain_neg=0.5))
+    op = LinearOp(4, 3)
+    unknown = torch.zeros(())
+    y, seen = mvm(
+        torch.zeros(2, 4), program(torch.randn(3, 4), op, hw, None), op, hw, Noise(),
+        input_range=unknown, adc_range=unknown,
+    )  # fmt: skip
+    assert torch.equal(y, torch.zeros(2, 3)) and float(seen.adc_range) == 0.0
+    lstm = mho.convert(nn.LSTM(4, 3), hw)
+    assert bool(torch.isfinite(mho.calibrate(lstm, [torch.randn(5, 2, 4)])(torch.randn(5, 2, 4))[0]).all())

@@ -192,7 +192,8 @@ def _read_out(a: Tensor, array: Array, op: Op, hw: Hardware, r: Tensor) -> Tenso
     if hw.neuron is not None:
         gain = None if array.neuron_gain is None else per_part(array.neuron_gain)
         offset = None if array.neuron_offset is None else per_part(array.neuron_offset)
-        a = neuron.transfer(a / r, hw.neuron, gain, offset) * r
+        # A signal of zeros has no range yet: it is 0 in any unit, and so is what comes out.
+        a = neuron.transfer(a / torch.where(r > 0, r, torch.ones_like(r)), hw.neuron, gain, offset) * r
     if hw.adc is None:
         return a
     if array.adc_gain is not None:
