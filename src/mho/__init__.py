@@ -18,6 +18,7 @@ _HOME = {
     "fabricate": "mho.chips",
     "evaluate": "mho.evaluation.run",
     "fit": "mho.train",
+    "PhysicsInformedLoss": "mho.objectives.loss",
     "load_dataset": "mho.data",
     "report": "mho.reporting.api",
 }

@@ -74,7 +74,7 @@ def _toggled(hw: Hardware, part: str, key: str) -> tuple[Hardware, Hardware]:
     if part == "":
         return hw, hw.replace(output_noise=0.05)
     spec: Any = getattr(hw, part)
-    if (part, key) == ("cell", "sigma_table"):  # instead of the other programming noise
+    if (part, key) in (("cell", "sigma_table"), ("cell", "programming_lognormal")):  # instead of the other noise
         spec = dataclasses.replace(spec, programming_noise=0.0)
     value = OTHER[part, key] if (part, key) in OTHER else _changed(getattr(spec, key))
     return hw.replace(**{part: spec}), hw.replace(**{part: dataclasses.replace(spec, **{key: value})})

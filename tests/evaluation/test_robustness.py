@@ -37,8 +37,13 @@ def test_the_first_crossing_counts():
 
 @pytest.mark.parametrize(
     ("levels", "accuracy", "cause"),
-    [([0], [90], "two or more"), ([0, 1], [90], "two or more"), ([0, 0], [90, 80], "twice"), ([0, 1], [90, np.nan], "finite")],
-)  # fmt: skip
+    [
+        ([0], [90], "two or more"),
+        ([0, 1], [90], "two or more"),
+        ([0, 0], [90, 80], "twice"),
+        ([0, 1], [90, np.nan], "finite"),
+    ],
+)
 def test_what_is_no_curve_is_refused(levels, accuracy, cause):
     with pytest.raises(InputError, match=cause):
         area_under_curve(levels, accuracy, reference=90, chance=10)

@@ -56,20 +56,20 @@ def test_soft_bounds_closed_form(n: int) -> None:
 
 
 def test_exponential_factors() -> None:
-    up, down = GONG.factors(torch.tensor([0.3], dtype=torch.float64), -0.6, 0.6)
+    up, down = update.factors(GONG, torch.tensor([0.3], dtype=torch.float64), -0.6, 0.6)
     z = 2 * 0.244 * 0.3 / 1.2 + 0.2425
     assert float(up) == pytest.approx(1 - 0.00081 * math.exp(12.44625 * z), rel=1e-12)
     assert float(down) == pytest.approx(1 - 0.36833 * math.exp(-12.78785 * z), rel=1e-12)
     steep = update.ExponentialStep(amplitude_up=1, amplitude_down=1, gamma_up=5, gamma_down=5, a=1, b=0)
-    assert float(steep.factors(torch.tensor(0.6), -0.6, 0.6)[0]) == 0.0
+    assert float(update.factors(steep, torch.tensor(0.6), -0.6, 0.6)[0]) == 0.0
 
 
 def test_power_and_piecewise_factors() -> None:
     w = torch.tensor([-0.6, -0.3, 0.0, 0.6], dtype=torch.float64)
-    up, down = update.PowerStep(gamma_up=2.0, gamma_down=0.5).factors(w, -0.6, 0.6)
+    up, down = update.factors(update.PowerStep(gamma_up=2.0, gamma_down=0.5), w, -0.6, 0.6)
     assert torch.allclose(up, torch.tensor([1.0, 0.5625, 0.25, 0.0], dtype=torch.float64))
     assert torch.allclose(down, torch.tensor([0.0, 0.5, math.sqrt(0.5), 1.0], dtype=torch.float64))
-    up, down = update.PiecewiseStep(nodes_up=(1.0, 0.6, 0.0), nodes_down=(0.2, 0.4)).factors(w, -0.6, 0.6)
+    up, down = update.factors(update.PiecewiseStep(nodes_up=(1.0, 0.6, 0.0), nodes_down=(0.2, 0.4)), w, -0.6, 0.6)
     assert torch.allclose(up, torch.tensor([1.0, 0.8, 0.6, 0.0], dtype=torch.float64))
     assert torch.allclose(down, torch.tensor([0.2, 0.25, 0.3, 0.4], dtype=torch.float64))
 
@@ -106,7 +106,7 @@ def test_power_symmetry_point_is_the_middle_and_gong_has_one() -> None:
     assert update.symmetry_point(PulsedDevice(response=RESPONSES[4], w_min=-0.2, w_max=0.6)) == pytest.approx(0.2)
     device = PulsedDevice(response=GONG)
     w = torch.tensor(update.symmetry_point(device), dtype=torch.float64)
-    up, down = GONG.factors(w, -0.6, 0.6)
+    up, down = update.factors(GONG, w, -0.6, 0.6)
     assert float(up) == pytest.approx(float(down), rel=1e-9)
 
 
@@ -148,4 +148,42 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(HardwareError, match="nodes_down"):
         update.PiecewiseStep(nodes_up=(1.0, 1.0), nodes_down=(1.0,))
     with pytest.raises(HardwareError, match="both sides of 0"):
-        update.SoftBounds().factors(W, 0.0, 1.0)
+        update.factors(update.SoftBounds(), W, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("response", RESPONSES, ids=lambda r: type(r).__name__)
+def test_factors_are_differentiable_and_slopes_are_their_derivatives(response: update.Response) -> None:
+    w = torch.tensor([-0.5, -0.25, 0.1, 0.45], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: update.factors(response, x, -0.6, 0.6), (w,))
+    lines = update.slopes(response, w.detach(), -0.6, 0.6)
+    if lines is None:
+        assert not isinstance(response, update.ConstantStep | update.LinearStep | update.SoftBounds)
+        return
+    for curve, slope in zip(update.factors(response, w, -0.6, 0.6), lines, strict=True):
+        (exact,) = torch.autograd.grad((curve + 0.0 * w).sum(), w)
+        assert torch.allclose(slope, exact)
+
+
+@pytest.mark.parametrize("response", RESPONSES, ids=lambda r: type(r).__name__)
+def test_bounds_may_differ_from_cell_to_cell(response: update.Response) -> None:
+    w = torch.tensor([-0.3, 0.0, 0.2], dtype=torch.float64)
+    low, high = torch.tensor([-0.6, -0.5, -0.7]).double(), torch.tensor([0.5, 0.6, 0.4]).double()
+    both = update.factors(response, w, low, high)
+    for i in range(3):
+        alone = update.factors(response, w[i : i + 1], float(low[i]), float(high[i]))
+        assert all(torch.allclose(a[i : i + 1], b, atol=1e-15) for a, b in zip(both, alone, strict=True))
+
+
+def test_even_and_odd_part_say_what_an_update_becomes() -> None:
+    device = PulsedDevice(response=update.SoftBounds(slope_up=1.25, slope_down=0.75), dw_min=1e-5)
+    even, odd = update.odd_even(W, device)
+    for n in (1, -1):
+        d = 1e-5 * n
+        assert torch.allclose(update.step(W, torch.tensor(n), device) - W, d * even - abs(d) * odd, atol=1e-15)
+    at = torch.tensor(update.symmetry_point(device), dtype=torch.float64)
+    assert float(update.odd_even(at, device)[1]) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_response_without_a_law_is_named() -> None:
+    with pytest.raises(HardwareError, match=r"factors: no law for str.*factors\.register"):
+        update.factors("soft", W, -0.6, 0.6)

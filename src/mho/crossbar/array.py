@@ -73,7 +73,7 @@ def slice_factors(hw: Hardware) -> tuple[float, ...]:
     return tuple((2**bits - 1) * 2 ** (bits * (slices - 1 - k)) / top for k in range(slices))
 
 
-def _slices(w_hat: Tensor, hw: Hardware) -> tuple[Tensor, ...]:
+def bit_slices(w_hat: Tensor, hw: Hardware) -> tuple[Tensor, ...]:
     """Cut normalised weights into bit slices; the gradient passes straight through to w_hat."""
     slices, bits = hw.mapping.slices, hw.mapping.bits_per_slice
     if bits is None:
@@ -180,7 +180,7 @@ def program(
             w = fused_weight.clip(w, w_max)
         targets = tuple(
             cells.quantize_levels(hw.cell, to_conductances(s, hw), signed=hw.mapping.scheme == "signed")
-            for s in _slices(w / w_max, hw)
+            for s in bit_slices(w / w_max, hw)
         )
         polarities = targets[0].shape[0]
         conductances = tuple(

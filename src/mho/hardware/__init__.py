@@ -29,6 +29,15 @@ from mho.hardware.spec import (
     Tile,
     Wires,
 )
+from mho.hardware.update import (
+    ConstantStep,
+    ExponentialStep,
+    LinearStep,
+    PiecewiseStep,
+    PowerStep,
+    PulsedDevice,
+    SoftBounds,
+)
 
 if TYPE_CHECKING:
     from mho.hardware.load import dump_hardware, load_hardware, preset_names
@@ -48,19 +57,26 @@ __all__ = [
     "Adc",
     "Cell",
     "CmoReramCell",
+    "ConstantStep",
     "Curve",
     "Dac",
     "Environment",
+    "ExponentialStep",
     "Faults",
     "FlashCell",
     "GenericCell",
     "Hardware",
+    "LinearStep",
     "Mapping",
     "Neuron",
     "PcmCell",
     "PhotonicCell",
+    "PiecewiseStep",
+    "PowerStep",
+    "PulsedDevice",
     "Readout",
     "ReramCell",
+    "SoftBounds",
     "Source",
     "SramCell",
     "Tile",

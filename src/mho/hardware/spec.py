@@ -22,6 +22,7 @@ from mho.hardware.fields import (
     check_fields,
     contradiction,
 )
+from mho.hardware.update import PulsedDevice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +211,8 @@ class Hardware:
     """One frozen description that surrogate, virtual chips, devices and energy model all read.
 
     ``output_noise``: fresh Gaussian noise in front of the ADC, one standard deviation as a fraction
-    of the ADC's range (half of its full scale).
+    of the ADC's range (half of its full scale). ``update``: how its cells answer to pulses, for training that
+    writes them; a chip that is only programmed and read has none.
     """
 
     name: str
@@ -227,6 +229,7 @@ class Hardware:
     readout: Readout = field(default_factory=Readout)
     faults: Faults = field(default_factory=Faults)
     environment: Environment = field(default_factory=Environment)
+    update: PulsedDevice | None = None
     sources: tuple[Source, ...] = ()
 
     def __post_init__(self) -> None:
@@ -261,6 +264,7 @@ __all__ = [
     "Hardware",
     "Mapping",
     "Neuron",
+    "PulsedDevice",
     "Readout",
     "Source",
     "Tile",

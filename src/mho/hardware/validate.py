@@ -1,7 +1,7 @@
 """A parsed TOML document -> :class:`Hardware`, or an error that says which key, why and what to do.
 
 Unknown keys are found here; types and ranges are checked by pydantic from the same annotations that
-the constructors use. The cell is checked against its own technology only.
+the constructors use. The cell is checked against its own technology only, a pulse response against its own kind.
 """
 
 import dataclasses
@@ -14,16 +14,19 @@ from typing import Any, get_args, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from mho.errors import HardwareError, nearest
-from mho.hardware import cells
+from mho.hardware import cells, update
 from mho.hardware.explain import Problem, explain
 from mho.hardware.spec import Hardware
 
 Document = dict[str, Any]
 
 _CELLS: dict[str, type] = {kind.technology: kind for kind in get_args(cells.Cell)}
+_RESPONSES: dict[str, type] = {kind.kind: kind for kind in get_args(update.Response)}
+_CHOSEN = {"cell": ("technology", _CELLS), "response": ("kind", _RESPONSES)}
+"""Tables whose class is chosen by one of their own keys."""
 _UNITS = frozenset(
     ("S", "mS", "uS", "nS", "pS", "s", "ms", "us", "ns", "V", "mV", "uV", "A", "mA", "uA", "nA", "pA", "F", "pF", "fF")
-) | {"aF", "ohm", "kohm", "Mohm", "K", "C", "rad", "deg", "lsb", "LSB", "sqrt", "Hz"}
+) | {"aF", "ohm", "kohm", "Mohm", "K", "C", "rad", "deg", "lsb", "LSB", "sqrt", "Hz", "J", "uJ", "nJ", "pJ", "fJ"}
 
 
 def hardware_from_document(document: Document, file: str) -> Hardware:
@@ -35,11 +38,13 @@ def hardware_from_document(document: Document, file: str) -> Hardware:
     if isinstance(schema, bool) or schema != 1:
         raise HardwareError(f"{file}: key 'schema' = {schema!r}: this version of mho reads schema 1. Fix: schema = 1.")
     kind = _cell_class(document, file)
-    rest = {key: value for key, value in document.items() if key != "cell"}
+    pulsed = isinstance(document.get("update"), dict)
+    rest = {key: value for key, value in document.items() if key != "cell" and not (pulsed and key == "update")}
     hw: Hardware = _validated(Hardware, rest, file, ())
     cell = _validated(kind, document["cell"], file, ("cell",))
+    device = _pulsed_device(document["update"], file) if pulsed else None
     try:
-        hw = hw.replace(cell=cell)
+        hw = hw.replace(cell=cell, update=device)
     except HardwareError as error:
         raise HardwareError(f"{file}: key {_keyed(str(error), ())}") from error
     _check_sources(hw, file)
@@ -63,6 +68,28 @@ def _cell_class(document: Document, file: str) -> type:
             f"Fix: {nearest(str(technology), _CELLS)}"
         )
     return _CELLS[technology]
+
+
+def _pulsed_device(table: Document, file: str) -> update.PulsedDevice:
+    response = table.get("response")
+    known = ", ".join(_RESPONSES)
+    if not isinstance(response, dict) or "kind" not in response:
+        cause = f" = {response!r}: must be a table with a kind" if response is not None else ": there is no response"
+        raise HardwareError(
+            f"{file}: key 'update.response'{cause}. Fix: add [update.response] with kind = one of {known}."
+        )
+    kind = response["kind"]
+    if not isinstance(kind, str) or kind not in _RESPONSES:
+        raise HardwareError(
+            f"{file}: key 'update.response.kind' = {kind!r}: unknown response. Fix: {nearest(str(kind), _RESPONSES)}"
+        )
+    rest = {key: value for key, value in table.items() if key != "response"}
+    device: update.PulsedDevice = _validated(update.PulsedDevice, rest, file, ("update",))
+    answer = _validated(_RESPONSES[kind], response, file, ("update", "response"))
+    try:
+        return dataclasses.replace(device, response=answer)
+    except HardwareError as error:
+        raise HardwareError(f"{file}: key {_keyed(str(error), ('update',))}") from error
 
 
 @functools.cache
@@ -137,9 +164,10 @@ def _unknown_keys(table: Any, kind: type, path: tuple[str, ...]) -> Iterator[str
             yield f"{'.'.join(here)!r} = {value!r}: unknown key. Fix: {_suggest(key, hints)}"
             continue
         inner = _parts(hints[key])
-        if key == "cell" and isinstance(value, dict):
-            technology = value.get("technology")
-            inner = [_CELLS[technology]] if isinstance(technology, str) and technology in _CELLS else []
+        if key in _CHOSEN and isinstance(value, dict):
+            word, kinds = _CHOSEN[key]
+            chosen = value.get(word)
+            inner = [kinds[chosen]] if isinstance(chosen, str) and chosen in kinds else []
         for index, item in enumerate(value if isinstance(value, list) else [value]):
             if inner and isinstance(item, dict):
                 where = (*here, str(index)) if isinstance(value, list) else here

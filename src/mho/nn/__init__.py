@@ -6,6 +6,8 @@ from mho.nn.conversion import calibrate, convert, inspect, new_chip, set_censori
 from mho.nn.linear import Linear
 from mho.nn.recurrent import Recurrent, RecurrentCell
 from mho.nn.site import AnalogLayer, Site, Substrate, analog_layers, project_
+from mho.nn.stochastic import StochasticResidual
+from mho.nn.stochastic_blocks import stochastic_block
 
 __all__ = [
     "AnalogLayer",
@@ -15,6 +17,7 @@ __all__ = [
     "Recurrent",
     "RecurrentCell",
     "Site",
+    "StochasticResidual",
     "Substrate",
     "analog_layers",
     "calibrate",
@@ -24,5 +27,6 @@ __all__ = [
     "project_",
     "set_censoring",
     "set_noise_scale",
+    "stochastic_block",
     "to_digital",
 ]

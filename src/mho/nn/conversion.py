@@ -17,6 +17,7 @@ from mho.nn.inspection import Inspection, Where, choose_hardware, inspect_module
 from mho.nn.policy import Policy
 from mho.nn.registry import analog_builder
 from mho.nn.site import AnalogLayer, analog_layers
+from mho.nn.stochastic import StochasticResidual
 from mho.nn.surrogate import NewChip, Surrogate
 from mho.nn.watch import FirstForward, move_hooks, remove_hooks
 
@@ -181,9 +182,12 @@ def surrogate_of(model: nn.Module) -> Surrogate:
 
 
 def set_noise_scale(model: nn.Module, scale: float) -> None:
-    """Multiply all random terms of the surrogate by ``scale`` >= 0; no-op on digital networks."""
+    """Multiply all random terms of the surrogate and of stochastic layers by ``scale`` >= 0; no-op elsewhere."""
     if not 0 <= scale < float("inf"):
         raise InputError(f"noise scale = {scale!r}: must be finite and not negative.")
+    for module in model.modules():
+        if isinstance(module, StochasticResidual):
+            module.noise_scale = float(scale)
     for _, layer in analog_layers(model):
         if isinstance(layer.substrate, Surrogate):
             layer.substrate.noise_scale = float(scale)

@@ -7,7 +7,7 @@ is the surrogate of training, a virtual chip or a device.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +82,12 @@ class AnalogLayer(nn.Module, ABC):
     @abstractmethod
     def to_digital(self) -> nn.Module:
         """The torch layer that this one was made from, with the same parameters."""
+
+    def bounds(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pairs of a weight and its fixed bound."""
+        for parameter, site in self.sites.items():
+            if site.clip_sigma is not None:
+                yield getattr(self, parameter), getattr(self, parameter + BOUND)
 
     def digital_twin(self) -> nn.Module | None:
         """The torch layer where none of this layer's matrices meets anything analog, else ``None``.
@@ -175,12 +181,20 @@ def analog_layers(model: nn.Module) -> Iterator[tuple[str, AnalogLayer]]:
             yield name, module
 
 
+@runtime_checkable
+class Bounded(Protocol):
+    """A module that holds weights with a fixed bound."""
+
+    def bounds(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pairs of a weight and its bound, 0-d or one an output."""
+        ...
+
+
 def bounded_parameters(model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs of a weight and its fixed bound."""
-    for _, layer in analog_layers(model):
-        for parameter, site in layer.sites.items():
-            if site.clip_sigma is not None:
-                yield getattr(layer, parameter), getattr(layer, parameter + BOUND)
+    """Pairs of a weight and its fixed bound, of analog layers and of stochastic ones."""
+    for module in model.modules():
+        if isinstance(module, Bounded):
+            yield from module.bounds()
 
 
 @torch.no_grad()

@@ -25,8 +25,8 @@ from mho.physics.laws import (
 
 def _programs_exactly(cell: GenericCell) -> bool:
     table_is_zero = all(sigma == 0 for _, sigma in cell.sigma_table)
-    dials = (cell.programming_noise, cell.programming_noise_rel, cell.programming_lognormal)
-    return dials == (0, 0, 0) and table_is_zero
+    dials = cell.programming_noise, cell.programming_noise_rel, cell.programming_lognormal
+    return not any(dials) and table_is_zero
 
 
 @program.register

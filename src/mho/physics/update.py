@@ -1,134 +1,101 @@
-"""How a device answers to a programming pulse: delta w = dw_min f(w) (1 + sigma_c xi), up and down.
+"""How a device answers to a programming pulse: delta w = dw_min f(w) (1 + c2c xi), up and down.
 
-A response says f of both directions, as a magnitude >= 0. Formulas and names: Gokmen and Vlasov 2016
-(constant), Gong et al. 2018 (exponential), Rasch et al. 2021 (arXiv:2104.02184, the others).
+The descriptions are in ``mho.hardware.update``; :func:`factors` is their law and dispatches on the kind of
+response. A new response is a frozen dataclass and one ``register`` (two where its curves are straight lines).
+Many pulses on many cells, each with its own step and bounds: ``mho.physics.pulses``.
 """
 
-from dataclasses import dataclass
+import functools
 
 import torch
 from torch import Tensor
 
 from mho.errors import HardwareError, InputError
+from mho.hardware.update import (
+    ConstantStep,
+    ExponentialStep,
+    LinearStep,
+    PiecewiseStep,
+    PowerStep,
+    PulsedDevice,
+    Response,
+    SoftBounds,
+)
 
 Pair = tuple[Tensor, Tensor]
+Bound = float | Tensor
+"""A bound of all cells, or one a cell in the shape of w."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ConstantStep:
-    """f = scale, the same at every w."""
-
-    scale_up: float = 1.0
-    scale_down: float = 1.0
-
-    def factors(self, w: Tensor, w_min: float, w_max: float) -> Pair:
-        """(f_up, f_down) at w."""
-        return torch.full_like(w, self.scale_up), torch.full_like(w, self.scale_down)
+@functools.singledispatch
+def factors(response: object, w: Tensor, w_min: Bound, w_max: Bound) -> Pair:
+    """(f_up, f_down) >= 0 at w, in the shape of w, for w in [w_min, w_max]."""
+    raise HardwareError(
+        f"mho.physics.update.factors: no law for {type(response).__name__}. Fix: pass a response of "
+        "mho.hardware.update, or register one with factors.register."
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class LinearStep:
-    """f = max(0, 1 + gamma w), one gamma a direction."""
+@functools.singledispatch
+def slopes(response: object, w: Tensor, w_min: Bound, w_max: Bound) -> Pair | None:
+    """(df_up/dw, df_down/dw) where both curves are straight lines in w between the bounds, else ``None``.
 
-    gamma_up: float
-    gamma_down: float
-
-    def factors(self, w: Tensor, w_min: float, w_max: float) -> Pair:
-        """(f_up, f_down) at w."""
-        return (1.0 + self.gamma_up * w).clamp(min=0.0), (1.0 + self.gamma_down * w).clamp(min=0.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SoftBounds:
-    """f_up = slope_up (1 - w / w_max), f_down = slope_down (1 - w / w_min); needs w_min < 0 < w_max.
-
-    From w = 0, n up pulses reach w_max (1 - (1 - dw_min slope_up / w_max)^n).
+    Then n pulses have a closed form (:func:`mho.physics.pulses.moved`).
     """
-
-    slope_up: float = 1.0
-    slope_down: float = 1.0
-
-    def factors(self, w: Tensor, w_min: float, w_max: float) -> Pair:
-        """(f_up, f_down) at w; :class:`HardwareError` unless w_min < 0 < w_max."""
-        if not w_min < 0.0 < w_max:
-            raise HardwareError(f"SoftBounds: w_min = {w_min!r}, w_max = {w_max!r}. Fix: bounds on both sides of 0.")
-        return self.slope_up * (1.0 - w / w_max), self.slope_down * (1.0 - w / w_min)
+    return None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExponentialStep:
-    """f = max(0, 1 - A exp(+- gamma z)), z = 2 a w / (w_max - w_min) + b; + for up, - for down.
-
-    Gong et al., IEDM 2018 measured A 0.00081 / 0.36833, gamma 12.44625 / 12.78785, a 0.244, b 0.2425.
-    """
-
-    amplitude_up: float
-    amplitude_down: float
-    gamma_up: float
-    gamma_down: float
-    a: float
-    b: float
-
-    def factors(self, w: Tensor, w_min: float, w_max: float) -> Pair:
-        """(f_up, f_down) at w."""
-        z = 2.0 * self.a * w / (w_max - w_min) + self.b
-        up = 1.0 - self.amplitude_up * torch.exp(self.gamma_up * z)
-        down = 1.0 - self.amplitude_down * torch.exp(-self.gamma_down * z)
-        return up.clamp(min=0.0), down.clamp(min=0.0)
+@factors.register
+def _(response: ConstantStep, w: Tensor, w_min: Bound, w_max: Bound) -> Pair:
+    return torch.full_like(w, response.scale_up), torch.full_like(w, response.scale_down)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PowerStep:
-    """f_up = omega^gamma_up, f_down = (1 - omega)^gamma_down, omega = (w_max - w) / (w_max - w_min)."""
-
-    gamma_up: float
-    gamma_down: float
-
-    def factors(self, w: Tensor, w_min: float, w_max: float) -> Pair:
-        """(f_up, f_down) at w."""
-        omega = ((w_max - w) / (w_max - w_min)).clamp(0.0, 1.0)
-        return omega**self.gamma_up, (1.0 - omega) ** self.gamma_down
+@slopes.register
+def _(response: ConstantStep, w: Tensor, w_min: Bound, w_max: Bound) -> Pair:
+    return torch.zeros_like(w), torch.zeros_like(w)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PiecewiseStep:
-    """f by linear interpolation of measured nodes, evenly spaced from w_min to w_max (two or more)."""
-
-    nodes_up: tuple[float, ...]
-    nodes_down: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        for name, nodes in (("nodes_up", self.nodes_up), ("nodes_down", self.nodes_down)):
-            if len(nodes) < 2 or min(nodes) < 0.0:
-                raise HardwareError(
-                    f"PiecewiseStep.{name} = {nodes!r}: needs two or more numbers >= 0. Fix: add nodes."
-                )
-
-    def factors(self, w: Tensor, w_min: float, w_max: float) -> Pair:
-        """(f_up, f_down) at w."""
-        where = ((w - w_min) / (w_max - w_min)).clamp(0.0, 1.0)
-        return _interpolate(self.nodes_up, where), _interpolate(self.nodes_down, where)
+@factors.register
+def _(response: LinearStep, w: Tensor, w_min: Bound, w_max: Bound) -> Pair:
+    return (1.0 + response.gamma_up * w).clamp(min=0.0), (1.0 + response.gamma_down * w).clamp(min=0.0)
 
 
-Response = ConstantStep | LinearStep | SoftBounds | ExponentialStep | PowerStep | PiecewiseStep
+@slopes.register
+def _(response: LinearStep, w: Tensor, w_min: Bound, w_max: Bound) -> Pair:
+    return torch.full_like(w, response.gamma_up), torch.full_like(w, response.gamma_down)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PulsedDevice:
-    """A response with its step at f = 1, its bounds, and its cycle-to-cycle noise sigma_c (relative)."""
+@factors.register
+def _(response: SoftBounds, w: Tensor, w_min: Bound, w_max: Bound) -> Pair:
+    if not isinstance(w_min, Tensor) and not isinstance(w_max, Tensor) and not w_min < 0.0 < w_max:
+        raise HardwareError(f"SoftBounds: w_min = {w_min!r}, w_max = {w_max!r}. Fix: bounds on both sides of 0.")
+    return response.slope_up * (1.0 - w / w_max), response.slope_down * (1.0 - w / w_min)
 
-    response: Response
-    dw_min: float = 0.001
-    w_min: float = -0.6
-    w_max: float = 0.6
-    c2c: float = 0.0
 
-    def __post_init__(self) -> None:
-        if not (self.dw_min > 0.0 and self.w_min < self.w_max and self.c2c >= 0.0):
-            raise HardwareError(
-                f"PulsedDevice: dw_min = {self.dw_min!r}, w_min = {self.w_min!r}, w_max = {self.w_max!r}, "
-                f"c2c = {self.c2c!r}. Fix: dw_min > 0, w_min < w_max, c2c >= 0."
-            )
+@slopes.register
+def _(response: SoftBounds, w: Tensor, w_min: Bound, w_max: Bound) -> Pair:
+    one = torch.ones_like(w)
+    return -response.slope_up * one / w_max, -response.slope_down * one / w_min
+
+
+@factors.register
+def _(response: ExponentialStep, w: Tensor, w_min: Bound, w_max: Bound) -> Pair:
+    z = 2.0 * response.a * w / (w_max - w_min) + response.b
+    up = 1.0 - response.amplitude_up * torch.exp(response.gamma_up * z)
+    down = 1.0 - response.amplitude_down * torch.exp(-response.gamma_down * z)
+    return up.clamp(min=0.0), down.clamp(min=0.0)
+
+
+@factors.register
+def _(response: PowerStep, w: Tensor, w_min: Bound, w_max: Bound) -> Pair:
+    omega = ((w_max - w) / (w_max - w_min)).clamp(0.0, 1.0)
+    return omega**response.gamma_up, (1.0 - omega) ** response.gamma_down
+
+
+@factors.register
+def _(response: PiecewiseStep, w: Tensor, w_min: Bound, w_max: Bound) -> Pair:
+    where = ((w - w_min) / (w_max - w_min)).clamp(0.0, 1.0)
+    return _interpolate(response.nodes_up, where), _interpolate(response.nodes_down, where)
 
 
 def _interpolate(nodes: tuple[float, ...], where: Tensor) -> Tensor:
@@ -143,17 +110,17 @@ def _interpolate(nodes: tuple[float, ...], where: Tensor) -> Tensor:
 def step(w: Tensor, pulses: Tensor, device: PulsedDevice, xi: Tensor | None = None) -> Tensor:
     """w after ``pulses`` (signed whole numbers, broadcast with w): each +-dw_min f(w)(1 + c2c xi), kept in bounds.
 
-    Pulses act one after the other, each at the w that the last one left. ``xi``: standard normals
-    [max |pulses|, *w.shape], one a pulse; ``None``: no cycle-to-cycle noise. Memory of a device ends
-    at w_min and w_max: pulses beyond have no effect. :class:`InputError` when c2c > 0 gets no xi or
-    xi holds too few pulses. Not made for gradients.
+    Pulses act one after the other, each at the w that the last one left; all cells are alike (no d2d) and
+    write noise is left out. ``xi``: standard normals [max |pulses|, *w.shape], one a pulse; ``None``: no
+    cycle-to-cycle noise. Memory of a device ends at w_min and w_max: pulses beyond have no effect.
+    :class:`InputError` when c2c > 0 gets no xi or xi holds too few pulses. Not made for gradients.
     """
     count = int(pulses.abs().max()) if pulses.numel() else 0
     if device.c2c > 0.0 and (xi is None or xi.shape[0] < count):
         have = 0 if xi is None else xi.shape[0]
         raise InputError(f"update.step: {have} normals a device for {count} pulses. Fix: give xi of [{count}, ...].")
     for k in range(count):
-        up, down = device.response.factors(w, device.w_min, device.w_max)
+        up, down = factors(device.response, w, device.w_min, device.w_max)
         jump = device.dw_min * torch.where(pulses > 0, up, -down)
         if xi is not None:
             jump = jump * (1.0 + device.c2c * xi[k])
@@ -161,9 +128,19 @@ def step(w: Tensor, pulses: Tensor, device: PulsedDevice, xi: Tensor | None = No
     return w
 
 
+def odd_even(w: Tensor, device: PulsedDevice) -> Pair:
+    """(F, G) at w: F = (f_up + f_down) / 2, G = (f_down - f_up) / 2.
+
+    An update d, carried out as d / dw_min pulses, changes the weight by d F(w) - |d| G(w) (to first order in
+    dw_min): gradient descent plus a pull towards the symmetry point, where G = 0.
+    """
+    up, down = factors(device.response, w, device.w_min, device.w_max)
+    return 0.5 * (up + down), 0.5 * (down - up)
+
+
 def asymmetry(w: Tensor, device: PulsedDevice) -> Tensor:
     """(f_up - f_down) / (f_up + f_down), in [-1, 1]: 0 at the symmetry point; NaN where neither moves."""
-    up, down = device.response.factors(w, device.w_min, device.w_max)
+    up, down = factors(device.response, w, device.w_min, device.w_max)
     return (up - down) / (up + down)
 
 
@@ -176,7 +153,7 @@ def symmetry_point(device: PulsedDevice) -> float:
     """
 
     def gap(w: float) -> float:
-        up, down = device.response.factors(torch.tensor(w, dtype=torch.float64), device.w_min, device.w_max)
+        up, down = factors(device.response, torch.tensor(w, dtype=torch.float64), device.w_min, device.w_max)
         return float(up - down)
 
     low, high = device.w_min, device.w_max
@@ -201,8 +178,29 @@ def symmetry_point(device: PulsedDevice) -> float:
 
 def number_of_states(device: PulsedDevice, at: float = 0.0) -> float:
     """(w_max - w_min) / (dw_min (f_up + f_down) / 2) with f taken at w = ``at``; range / dw_min for f = 1."""
-    up, down = device.response.factors(torch.tensor(at, dtype=torch.float64), device.w_min, device.w_max)
+    up, down = factors(device.response, torch.tensor(at, dtype=torch.float64), device.w_min, device.w_max)
     mean = 0.5 * float(up + down)
     if mean <= 0.0:
         raise HardwareError(f"PulsedDevice: a pulse at w = {at!r} moves nothing. Fix: another point.")
     return (device.w_max - device.w_min) / (device.dw_min * mean)
+
+
+__all__ = [
+    "Bound",
+    "ConstantStep",
+    "ExponentialStep",
+    "LinearStep",
+    "Pair",
+    "PiecewiseStep",
+    "PowerStep",
+    "PulsedDevice",
+    "Response",
+    "SoftBounds",
+    "asymmetry",
+    "factors",
+    "number_of_states",
+    "odd_even",
+    "slopes",
+    "step",
+    "symmetry_point",
+]

@@ -1,5 +1,6 @@
 """Recipes, the training loop and checkpoints."""
 
+from mho.train.achievable import AchievableUpdates
 from mho.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mho.train.history import EpochRecord, History
 from mho.train.loop import fit
@@ -9,6 +10,7 @@ from mho.train.settings import DataSettings, EvaluateSettings, NetworkSettings, 
 from mho.train.step import ModelLoss
 
 __all__ = [
+    "AchievableUpdates",
     "Checkpoint",
     "DataSettings",
     "EpochRecord",
