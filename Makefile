@@ -1,5 +1,5 @@
 # make run    trains, fabricates 25 virtual chips, opens a report (RECIPE=mnist, ARGS="--seed 1 --resume")
-# make test   the tests that take seconds each; make test-slow: the long ones
+# make test   the tests that take seconds each (WORKERS=2 processes); make test-slow: the long ones
 # make lint   ruff, mypy --strict on hardware, physics and crossbar, the layers of the package
 # make bench  time of a step on analog hardware over the digital one
 # Each of them makes .venv and installs what it needs when pyproject.toml or constraints.txt changed.
@@ -14,6 +14,7 @@ ARGS ?=
 TESTS ?= tests
 MHO ?= $(BIN)/mho
 PYTEST ?= $(BIN)/python -m pytest
+WORKERS ?= 2
 STRICT := src/mho/hardware src/mho/physics src/mho/crossbar
 
 # Tests of real data sets read a folder beside the checkout where there is one; MHO_DATA comes first.
@@ -31,8 +32,10 @@ help:
 run: $(STAMP)
 	$(MHO) run $(RECIPE) --out $(OUT) --open $(ARGS)
 
+# One thread a worker: two processes of two threads each would wait for one another.
+test: export OMP_NUM_THREADS := 1
 test: $(STAMP)
-	$(PYTEST) $(TESTS) $(ARGS)
+	$(PYTEST) -n $(WORKERS) --dist loadfile $(TESTS) $(ARGS)
 
 test-slow: $(STAMP)
 	$(PYTEST) -m slow $(TESTS) $(ARGS)

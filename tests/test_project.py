@@ -104,7 +104,20 @@ def test_constraints_pin_every_dependency_and_theirs():
 
 
 # This test may itself run under make, which hands its variables down.
-OF_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "ARGS", "TESTS", "RECIPE", "OUT", "MHO", "PYTEST", "PYTHON", "VENV")
+OF_MAKE = (
+    "MAKEFLAGS",
+    "MAKELEVEL",
+    "MFLAGS",
+    "ARGS",
+    "TESTS",
+    "RECIPE",
+    "OUT",
+    "MHO",
+    "PYTEST",
+    "PYTHON",
+    "VENV",
+    "WORKERS",
+)
 OUTSIDE = {name: value for name, value in ENVIRONMENT.items() if name not in OF_MAKE}
 
 
