@@ -19,6 +19,7 @@ _HOME = {
     "evaluate": "mho.evaluation.run",
     "fit": "mho.train",
     "PhysicsInformedLoss": "mho.objectives.loss",
+    "forecast": "mho.moments",
     "load_dataset": "mho.data",
     "report": "mho.reporting.api",
 }
