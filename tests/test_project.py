@@ -255,3 +255,28 @@ def test_the_results_block_is_filled_from_a_run(workplace, tmp_path):
     assert text.replace(
         text[text.index("<!-- results:begin -->") : text.index("<!-- results:end -->")], ""
     ) == README.replace(README[README.index("<!-- results:begin -->") : README.index("<!-- results:end -->")], "")
+
+
+def test_the_page_of_results_is_what_the_records_say(tmp_path):
+    script = ROOT / "benchmarks" / "make_results.py"
+    subprocess.run([sys.executable, script, "--docs", tmp_path], env=ENVIRONMENT, check=True, timeout=120)
+    made = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert made == (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    for picture in re.findall(r"\]\((results-[^)]+\.svg)\)", made):
+        assert (tmp_path / picture).is_file() and (ROOT / "docs" / picture).is_file()
+    for record in (ROOT / "benchmarks" / "results").glob("*.json"):
+        assert "command" in record.read_text(encoding="utf-8"), record
+
+
+def test_an_ablation_removes_and_adds_one_element_at_a_time(tmp_path):
+    script = ROOT / "benchmarks" / "ablation.py"
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(TINY.replace("epochs = 1", "epochs = 1\nclip_sigma = 1.5"))
+    options = ["--subset", "256", "--validation", "200", "--chips", "2", "--only", "without bounds"]
+    places = ["--out", tmp_path / "runs", "--results", tmp_path / "results"]
+    for _ in range(2):  # the second time everything is there
+        subprocess.run([sys.executable, script, recipe, *options, *places], env=ENVIRONMENT, check=True, timeout=240)
+    found = json.loads((tmp_path / "results" / "ablation-mnist-mini.json").read_text())
+    assert [entry["name"] for entry in found["ablation"]] == ["the recipe", "without bounds"]
+    assert found["ablation"][0]["against"] is None and found["ablation"][1]["against"]["low"] <= 100
+    assert found["ablation"][0]["rho"] != found["ablation"][1]["rho"]
