@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from mho.data import load_dataset
+from mho.errors import TrainingError
 from mho.evaluation.atomic import write_atomically
 from mho.evaluation.result import Result
 from mho.evaluation.run import evaluate
@@ -133,9 +134,12 @@ def main() -> None:
     for name, variant in variants(recipe).items():
         if given.only is not None and name not in given.only and name != "the recipe":
             continue
-        networks, result = run_variant(trainer, variant, name, given)
-        entries.append(entry_of(name, networks, result, reference))
-        reference = result if reference is None else reference
+        try:
+            networks, result = run_variant(trainer, variant, name, given)
+            entries.append(entry_of(name, networks, result, reference))
+            reference = result if reference is None else reference
+        except TrainingError as error:  # a finding too: without this element it diverges
+            entries.append({"name": name, "failed": str(error)})
         print({key: value for key, value in entries[-1].items() if key != "chips"}, flush=True)
         document = {
             "name": recipe.name,

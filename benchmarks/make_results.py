@@ -1,7 +1,7 @@
 """docs/results.md and its plots from benchmarks/results/*.json: ``python benchmarks/make_results.py``.
 
-A file with ``networks`` is a record that ``mho run`` wrote (record.json), one with ``ablation`` is what
-benchmarks/ablation.py wrote. Nothing in the page is typed by hand.
+A file with ``summary`` and ``networks`` is a record that ``mho run`` wrote (record.json), one with ``ablation`` is what
+benchmarks/ablation.py wrote, one with ``networks`` alone what forecast.py wrote. Nothing in the page is typed by hand.
 """
 
 import argparse
@@ -171,6 +171,9 @@ def ablation_section(found: dict[str, Any]) -> list[str]:
     lines += [f"`{found['command']}`", ""]
     lines += ["| hybrid | mean | p5 | clean | rho | against the recipe |", "| --- | ---: | ---: | ---: | ---: | --- |"]
     for entry in found["ablation"]:
+        if "failed" in entry:
+            lines.append(f"| {entry['name']} | diverged | | | | loss or gradients NaN or infinite |")
+            continue
         against = entry.get("against")
         shown = "" if against is None else f"{against['points']:+.2f} ({against['low']:+.2f} to {against['high']:+.2f})"
         lines.append(
@@ -180,13 +183,32 @@ def ablation_section(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+def forecast_section(found: dict[str, Any]) -> list[str]:
+    """The analytic forecast beside simulated chips."""
+    first = next(iter(found["networks"].values()))
+    levels = [row["static_percent"] for row in first["rows"]]
+    lines = ["", "## Forecast of the accuracy over chips", ""]
+    lines.append(
+        f"`{first['command']}`: forecast minus {first['chips']} simulated chips on {first['images']:,} images, mean / "
+        "5th percentile in points, at each level of static noise (mho.forecast; 1 % read noise, 6-bit converters)."
+    )
+    lines += ["", "| network | " + " | ".join(f"{level:g} %" for level in levels) + " |"]
+    lines.append("| --- |" + " --- |" * len(levels))
+    for name, network in found["networks"].items():
+        cells = [f"{row['mean_difference']:+.2f} / {row['p5_difference']:+.2f}" for row in network["rows"]]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def page(folder: Path, docs: Path) -> str:
     """The whole page; plots are written on the way."""
     lines = [HEAD.rstrip()]
-    for path in sorted(folder.glob("*.json")):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if "networks" in found:
+    every = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    for found in sorted(every, key=lambda found: ("summary" not in found, "ablation" not in found)):
+        if "summary" in found and "networks" in found:
             lines += section(found, docs)
+        elif "networks" in found:
+            lines += forecast_section(found)
         elif "ablation" in found:
             lines += ablation_section(found)
     return "\n".join(lines) + "\n"
