@@ -188,3 +188,12 @@ def test_draws_are_only_made_for_what_is_random(w: Tensor) -> None:
     assert draws is not None
     assert draws.programming is not None
     assert draws.programming.shape == (cells_per_weight(hw), 6, 12)
+
+
+def test_bounds_of_channels_on_hardware_with_one_range_a_layer_share_the_largest() -> None:
+    w, bounds = torch.tensor([[1.0, -0.5], [0.25, 0.1]]), torch.tensor([1.0, 0.25])
+    channel = Hardware(name="c", mapping=Mapping(scheme="signed", per_column=True))
+    layer = Hardware(name="l", mapping=Mapping(scheme="signed"))
+    assert torch.equal(full_scale(w, channel, bounds), torch.tensor([[1.0], [0.25]]))
+    assert torch.equal(full_scale(w, layer, bounds), torch.tensor(1.0))
+    assert torch.equal(full_scale(w, channel, torch.tensor(2.0)), torch.tensor(2.0))

@@ -47,9 +47,12 @@ class Array(NamedTuple):
 def full_scale(w: Tensor, hw: Hardware, bound: Tensor | None) -> Tensor:
     """The weight that sits at full-scale conductance: ``bound`` if fixed, else max|w| (detached).
 
-    0-d, or [out, 1, ...] with ``mapping.per_column``. An all-zero weight has full scale 1.
+    0-d, or [out, 1, ...] with ``mapping.per_column``. Bounds of single channels on hardware without ``per_column``: the
+    largest of them. An all-zero weight has full scale 1.
     """
     if bound is not None:
+        if bound.dim() and not hw.mapping.per_column:  # fixed for channels, put on hardware with one range a layer
+            return bound.amax()
         return bound.reshape(-1, *([1] * (w.dim() - 1))) if bound.dim() else bound
     magnitude = w.detach().abs()
     if w.numel() == 0:
