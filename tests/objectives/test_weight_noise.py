@@ -8,10 +8,11 @@ import torch
 from scipy import stats
 
 from mho.crossbar.ops import LinearOp
+from mho.crossbar.variance import cell_moments
 from mho.hardware import Environment, Faults, GenericCell, Hardware, Mapping, load_hardware
 from mho.hardware.load import preset_names
 from mho.nn.site import Site
-from mho.objectives.weight_noise import cell_variance_uS2, has_weight_noise, weight_variance
+from mho.objectives.weight_noise import has_weight_noise, weight_variance
 from mho.objectives.weights import AnalogWeight
 from mho.physics import cells
 
@@ -19,12 +20,18 @@ PRESETS = [name for name in preset_names() if has_weight_noise(load_hardware(nam
 SIGNED = Mapping(scheme="signed")
 
 
+def _points(hw: Hardware) -> list[tuple[float, float]]:
+    """(target in uS, variance in uS^2) of a cell at the age of the description."""
+    moments = cell_moments(hw, hw.environment.t_s)
+    return list(zip(moments.targets.tolist(), moments.variance.tolist(), strict=True))
+
+
 def _weight(w: torch.Tensor, hw: Hardware, bound: float = 1.0) -> AnalogWeight:
     return AnalogWeight(w, Site("w", LinearOp(w.shape[1], w.shape[0]), hw), torch.tensor(bound, dtype=w.dtype))
 
 
 def test_a_clipped_gaussian_has_the_variance_of_the_half_normal_law() -> None:
-    table = dict(cell_variance_uS2(Hardware(name="h", cell=GenericCell(programming_noise=0.1))))
+    table = dict(_points(Hardware(name="h", cell=GenericCell(programming_noise=0.1))))
     # Far from 0 nothing is clipped; at 0 half of the cells are: Var max(0, n) = 1/2 - 1/(2 pi).
     assert table[25.0] == pytest.approx(6.25, rel=1e-6)
     assert table[0.0] == pytest.approx(6.25 * (0.5 - 0.5 / math.pi), rel=2e-3)
@@ -32,7 +39,7 @@ def test_a_clipped_gaussian_has_the_variance_of_the_half_normal_law() -> None:
 
 def test_stuck_cells_are_a_mixture() -> None:
     hw = Hardware(name="h", cell=GenericCell(g_max_uS=20.0), faults=Faults(stuck_on=0.1, stuck_off=0.2))
-    table = dict(cell_variance_uS2(hw))
+    table = dict(_points(hw))
     mean = 0.7 * 10.0 + 0.1 * 20.0
     assert table[10.0] == pytest.approx(0.7 * 10.0**2 + 0.1 * 20.0**2 - mean**2, rel=1e-9)
 
@@ -45,7 +52,7 @@ def test_the_table_is_what_sampling_the_laws_gives(name: str, t_s: float) -> Non
     generator = torch.Generator().manual_seed(5)
     low, high = stats.chi2.ppf([0.5e-5, 1 - 0.5e-5], n - 1) / (n - 1)
     checked = 0
-    for g, variance in cell_variance_uS2(hw)[::128]:
+    for g, variance in _points(hw)[::128]:
         target = torch.full((n,), g, dtype=torch.float64)
         xi = torch.randn(2, n, generator=generator, dtype=torch.float64)
         held = cells.program(cell, target, xi[0], signed=signed)

@@ -151,6 +151,26 @@ def weight_moments(
     of the whole output, see :func:`static_variance`). The gradient is exact but for the levels
     (straight through). Raises :class:`HardwareError` for resistive wires.
     """
+    slices = slice_moments(w, hw, bound=bound, t_s=t_s, cell=cell)
+    factors, share = slice_factors(hw), hw.faults.dead_rows
+    mean = sum((f * p.mean for f, p in zip(factors[1:], slices[1:], strict=True)), factors[0] * slices[0].mean)
+    variance = sum(
+        (f * f * p.variance for f, p in zip(factors[1:], slices[1:], strict=True)), factors[0] ** 2 * slices[0].variance
+    )
+    if share:
+        # Cells of a dead row give no current: what is left is the zero of the mapping.
+        w_max = full_scale(w, hw, bound).to(w.dtype)
+        nothing = torch.zeros_like(to_conductances(w, hw))
+        dead = sum(factors) * to_weights(nothing, w_max, hw)
+        variance = (1 - share) * (variance + share * (mean - dead).square())
+        mean = (1 - share) * mean + share * dead
+    return WeightMoments(mean, variance)
+
+
+def slice_moments(
+    w: Tensor, hw: Hardware, *, bound: Tensor | None = None, t_s: float = 0.0, cell: CellMoments | None = None
+) -> tuple[WeightMoments, ...]:
+    """:func:`weight_moments` of each bit slice, each spanning full scale, before factors and without dead rows."""
     if hw.wires is not None and hw.wires.wire_ohm > 0:
         raise HardwareError(
             f"weight_moments: hardware {hw.name!r} has wires of {hw.wires.wire_ohm:g} ohm, behind which the errors of "
@@ -161,24 +181,20 @@ def weight_moments(
         w = fused_weight.clip(w, w_max)
     sigma = simple_sigma(hw)
     if sigma is not None and is_uniform(hw, t_s):
-        return WeightMoments(w, (sigma * w_max) ** 2)
+        return (WeightMoments(w, (sigma * w_max) ** 2),)
     table = cell_moments(hw, t_s) if cell is None else cell
     signed = hw.mapping.scheme == "signed"
     # Between the knots of a table half precision has no digits left.
     wide = torch.promote_types(w.dtype, torch.float32)
     top = w_max.to(wide)
     per_uS = (2 if hw.mapping.scheme == "offset" else 1) * top / (hw.cell.g_max_uS - hw.cell.g_min_uS)
-    mean = variance = dead = torch.zeros((), dtype=wide, device=w.device)
-    for factor, part in zip(slice_factors(hw), bit_slices(w.to(wide) / top, hw), strict=True):
+    found = []
+    for part in bit_slices(w.to(wide) / top, hw):
         g = cells.quantize_levels(hw.cell, to_conductances(part, hw), signed=signed)
-        mean = mean + factor * to_weights(_looked_up(table.mean, table, g), top, hw)
-        variance = variance + (factor * per_uS) ** 2 * _looked_up(table.variance, table, g).sum(0)
-        dead = dead + factor * to_weights(torch.zeros_like(g), top, hw)
-    share = hw.faults.dead_rows
-    if share:
-        variance = (1 - share) * (variance + share * (mean - dead).square())
-        mean = (1 - share) * mean + share * dead
-    return WeightMoments(mean.to(w.dtype), variance.to(w.dtype))
+        mean = to_weights(_looked_up(table.mean, table, g), top, hw)
+        variance = per_uS**2 * _looked_up(table.variance, table, g).sum(0)
+        found.append(WeightMoments(mean.to(w.dtype), variance.to(w.dtype)))
+    return tuple(found)
 
 
 def static_variance(

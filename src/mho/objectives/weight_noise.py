@@ -8,14 +8,10 @@ from functools import lru_cache
 
 from torch import Tensor
 
-from mho.crossbar.array import simple_sigma
-from mho.crossbar.variance import cell_moments
+from mho.crossbar.variance import CellMoments, cell_moments, is_uniform, slice_moments
 from mho.hardware.spec import Hardware
 from mho.objectives.weights import AnalogWeight
 from mho.physics import cells
-from mho.physics.functions import interpolate
-
-Points = tuple[tuple[float, float], ...]
 
 
 def has_weight_noise(hw: Hardware) -> bool:
@@ -26,10 +22,9 @@ def has_weight_noise(hw: Hardware) -> bool:
 
 
 @lru_cache(maxsize=32)
-def cell_variance_uS2(hw: Hardware) -> Points:
-    """(target in uS, variance in uS^2) of one cell of ``hw`` over its whole range, at the age of the description."""
-    moments = cell_moments(hw, hw.environment.t_s)
-    return tuple(zip(moments.targets.tolist(), moments.variance.tolist(), strict=True))
+def _table(hw: Hardware, t_s: float) -> CellMoments:
+    """Tabulated once a description and age, read off at every step."""
+    return cell_moments(hw, t_s)
 
 
 def weight_variance(weight: AnalogWeight) -> tuple[Tensor, ...]:
@@ -38,13 +33,9 @@ def weight_variance(weight: AnalogWeight) -> tuple[Tensor, ...]:
     Broadcastable to the weight's shape; 0-d (or [out, 1, ...]) where it is the same for all weights. At the age
     of the description. Differentiable in the weight where it depends on the target; full scale detached.
     """
-    hw = weight.hw
-    sigma = simple_sigma(hw)
-    if sigma is not None and hw.environment.t_s == 0:
-        return ((sigma * weight.w_max).square(),)
-    table = cell_variance_uS2(hw)
-    per_uS = (2.0 if hw.mapping.scheme == "offset" else 1.0) * weight.w_max / (hw.cell.g_max_uS - hw.cell.g_min_uS)
-    return tuple(interpolate(table, g).sum(0) * per_uS.square() for g in weight.targets_uS())
+    hw, t_s = weight.hw.replace(wires=None), weight.hw.environment.t_s
+    cell = None if is_uniform(hw, t_s) else _table(hw, t_s)
+    return tuple(p.variance for p in slice_moments(weight.weight, hw, bound=weight.bound, t_s=t_s, cell=cell))
 
 
-__all__ = ["cell_variance_uS2", "has_weight_noise", "weight_variance"]
+__all__ = ["has_weight_noise", "weight_variance"]
