@@ -39,6 +39,7 @@ REMOVED: dict[str, dict[str, Any]] = {
 }
 ADDED: dict[str, dict[str, Any]] = {
     "with 1.2 times the noise": {"noise_scale": 1.2},
+    "without weight decay on bounded weights": {"weight_decay_bounded": 0.0},
     "with a teacher": {"distill": 0.5, "distill_T": 3.0},
     "with learned converter ranges": {"ranges": "learned"},
     "with noise levels drawn on 0 to 1.5": {"noise_levels": "uniform"},

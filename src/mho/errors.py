@@ -40,6 +40,34 @@ class TrainingError(MhoError, RuntimeError):
     """Training cannot go on (for instance: only NaN batches)."""
 
 
+class DeviceError(MhoError, RuntimeError):
+    """Anything that went wrong between the host and a device. Its subclasses say who can help."""
+
+
+class TransportError(DeviceError, ConnectionError):
+    """The answer did not come, or not whole: time-out, broken connection. The same call may be tried again."""
+
+
+class DeviceBusyError(TransportError):
+    """Another client holds the device; the call was not carried out."""
+
+
+class RangeError(DeviceError, ValueError):
+    """The caller asked for what the device must not or cannot do. Trying again does not help."""
+
+
+class DeviceFault(DeviceError):
+    """The device answered that it cannot: not programmed, a broken part, a failed calibration."""
+
+
+class BudgetError(DeviceError):
+    """The allowed device calls or seconds are used up; nothing was sent."""
+
+
+class TwinError(MhoError, ValueError):
+    """Measurements from which a twin cannot be fitted."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence with the names nearest to ``name``, for "unknown ..." errors.
 
