@@ -1,5 +1,13 @@
 """Hardware in the loop: devices, policies, twins, training. See README.md of this folder."""
 
+from mho.lab.columns import Columns, ColumnStream
+from mho.lab.deploy import CellErrors, Deployed, deploy, fit_affine
+from mho.lab.dry import DryRun
+from mho.lab.gradient import FeedbackAlignment, NodePerturbation, Spsa, gradient_cosine
+from mho.lab.lines import find_dead_lines
+from mho.lab.log import Event, EventLog
+from mho.lab.placement import Placement, place
+from mho.lab.policy import Budget, Policy
 from mho.lab.protocol import (
     Calibration,
     Capabilities,
@@ -11,17 +19,46 @@ from mho.lab.protocol import (
     ProgramReport,
     Readout,
 )
+from mho.lab.session import Session
+from mho.lab.substrate import Correction, OnDevice
+from mho.lab.training import LoopResult, fit_in_the_loop
 from mho.lab.virtual import VirtualDevice
+from mho.lab.watch import Watch, WatchPolicy
 
 __all__ = [
+    "Budget",
     "Calibration",
     "Capabilities",
+    "CellErrors",
     "CellStatus",
+    "ColumnStream",
+    "Columns",
     "Conductances",
+    "Correction",
+    "Deployed",
     "Device",
+    "DryRun",
+    "Event",
+    "EventLog",
+    "FeedbackAlignment",
     "Health",
+    "LoopResult",
+    "NodePerturbation",
     "NotProgrammed",
+    "OnDevice",
+    "Placement",
+    "Policy",
     "ProgramReport",
     "Readout",
+    "Session",
+    "Spsa",
     "VirtualDevice",
+    "Watch",
+    "WatchPolicy",
+    "deploy",
+    "find_dead_lines",
+    "fit_affine",
+    "fit_in_the_loop",
+    "gradient_cosine",
+    "place",
 ]

@@ -117,7 +117,7 @@ class VirtualDevice:
         checks.program(self._capabilities, tile, targets_uS, mask)
         before = self._state.get(tile)
         if before is not None and before.operation == operation:
-            return replace(before.report, repeated=True)
+            return replace(_own(before.report), repeated=True)
         if mask is not None and before is None:
             raise NotProgrammed(
                 f"virtual device, tile {tile}: a mask, and nothing was written before. Fix: write the whole tile once."
@@ -133,7 +133,7 @@ class VirtualDevice:
         state = _TileState(targets, draws, operation, self._clock_s, _NOTHING)
         self._state[tile] = state
         state.report = self._report(tile, state, operation, mask)
-        return state.report
+        return _own(state.report)
 
     def read(self, tile: int) -> Conductances:
         """Conductances now, with the noise of one read each."""
@@ -252,3 +252,9 @@ class VirtualDevice:
 
 
 _NOTHING = ProgramReport("", None, torch.zeros(0, 0, dtype=torch.uint8))
+
+
+def _own(report: ProgramReport) -> ProgramReport:
+    """The caller's own copy: what he does to it does not change what is remembered."""
+    achieved = None if report.achieved_uS is None else report.achieved_uS.clone()
+    return replace(report, achieved_uS=achieved, status=report.status.clone())

@@ -1,0 +1,169 @@
+"""Training with the device in the forward pass, and putting a trained network on it."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mho.errors import RangeError
+from mho.hardware.spec import Hardware
+from mho.lab.chip_twin import ChipTwin
+from mho.lab.columns import ByTile, ColumnStream
+from mho.lab.gradient import EstimatedLoss, Estimator, SampleLoss, gradient_cosine
+from mho.lab.log import EventLog
+from mho.lab.placement import Lines, Placement, place
+from mho.lab.policy import Budget, Policy
+from mho.lab.protocol import Device
+from mho.lab.session import Session
+from mho.lab.substrate import OnDevice
+from mho.lab.watch import Watch, WatchPolicy
+from mho.nn.site import Substrate, analog_layers
+from mho.train import EpochRecord, History, Recipe, TrainSettings, fit
+from mho.train.run import Loader
+
+GradientPolicy = Literal["physics-aware", "straight-through"] | Estimator
+CROSS_ENTROPY: SampleLoss = partial(F.cross_entropy, reduction="none")
+
+
+@dataclass(frozen=True, eq=False)
+class LoopResult:
+    """What a run in the loop did. ``cosines``: agreement of the gradient with the device, an epoch each."""
+
+    history: History
+    placement: Placement
+    columns: ByTile
+    budget: Mapping[str, float]
+    events: Mapping[str, int]
+    cosines: tuple[float, ...] = field(default=())
+
+
+def connect_session(device: Device, policy: Policy | None, budget: Budget | None, log: EventLog | None) -> Session:
+    """``device`` itself where it is a session already (and nothing else is asked), else a session around it."""
+    if isinstance(device, Session) and policy is None and budget is None and log is None:
+        return device
+    return Session(device, policy, budget=budget, log=log)
+
+
+@contextmanager
+def on_substrate(model: nn.Module, substrate: Substrate) -> Iterator[nn.Module]:
+    """``model`` with all its products by ``substrate``; afterwards as it was."""
+    layers = [layer for _, layer in analog_layers(model)]
+    before = [layer.substrate for layer in layers]
+    for layer in layers:
+        layer.substrate = substrate
+    try:
+        yield model
+    finally:
+        for layer, old in zip(layers, before, strict=True):
+            layer.substrate = old
+
+
+def hardware_of(model: nn.Module) -> Hardware:
+    """The description that the sites of a network share. Raises :class:`RangeError` where they have several."""
+    found = {site.hw for _, layer in analog_layers(model) for site in layer.sites.values()}
+    if len(found) != 1:
+        raise RangeError(
+            f"lab: the network has {len(found)} hardware descriptions, a device is one. Way out: convert with one,"
+            " or keep "
+            "the other layers digital."
+        )
+    return found.pop()
+
+
+def fit_in_the_loop(
+    model: nn.Module,
+    device: Device,
+    data: Loader,
+    *,
+    gradient: GradientPolicy = "physics-aware",
+    twin: Hardware | None = None,
+    columns: ByTile | None = None,
+    loss: SampleLoss = CROSS_ENTROPY,
+    recipe: Recipe | TrainSettings | str | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    repeats: int = 1,
+    dead: Mapping[int, tuple[Lines, Lines]] | None = None,
+    policy: Policy | None = None,
+    budget: Budget | None = None,
+    log: EventLog | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
+    probe: tuple[Tensor, Tensor] | None = None,
+    watch: WatchPolicy | None = None,
+    say: Callable[[str], None] | None = None,
+    progress: bool = False,
+) -> LoopResult:
+    """Train ``model`` in place while ``device`` computes its products.
+
+    At each step the weights that changed are written and every product is the device's answer. ``gradient``:
+    "physics-aware" (through a :class:`ChipTwin` of ``twin``, by default the description that the model was converted
+    for, with columns learned from the stream of products, starting at ``columns``), "straight-through" (the ideal
+    product), or :class:`~mho.lab.Spsa`, :class:`~mho.lab.NodePerturbation`, :class:`~mho.lab.FeedbackAlignment` where
+    there is no model of the device. ``probe`` (x, y): after each epoch the cosine between the gradient that is used
+    and the device's own differences is measured on it and said. The rest as for :func:`mho.fit`; a step of which
+    numbers are missing after all retries is skipped and counted there.
+
+    With ``resume`` a run goes on where its checkpoint is; calls are named after their contents, so nothing is counted
+    twice. Raises what the session raises (:class:`TransportError`, :class:`DeviceFault`, :class:`BudgetError`),
+    :class:`RangeError` where the network does not fit, and what :func:`mho.fit` raises.
+    """
+    session = connect_session(device, policy, budget, log)
+    placement = place(model, session.capabilities(), dead=dead)
+    stream = ColumnStream()
+    start = dict(columns or {})
+
+    def known() -> ByTile:
+        return {**start, **stream.columns()}
+
+    physics_aware = gradient == "physics-aware"
+    model_of_device = ChipTwin(twin or hardware_of(model), placement, known) if physics_aware else None
+    substrate = OnDevice(session, placement, twin=model_of_device, repeats=repeats, log=session.log, stream=stream)
+    estimated = not isinstance(gradient, str)
+    chosen: Any = EstimatedLoss(loss, gradient, seed=seed) if estimated else _mean(loss)  # type: ignore[arg-type]
+    cosines: list[float] = []
+
+    def on_epoch(record: EpochRecord) -> None:
+        text = f"epoch {record.epoch + 1}: loss {record.loss:.4f}"
+        if probe is not None and not estimated:
+            step = 0.5 * float(probe[0].std()) * probe[0][0].numel() ** 0.5 / 4
+            raw, corrected = gradient_cosine(model, loss, *probe, step=step, repeats=4)
+            cosines.append(corrected)
+            session.log.write(
+                "gradient", f"epoch {record.epoch + 1}", f"cosine {raw:.4f}, without noise {corrected:.4f}"
+            )
+            text += f", cosine with the device's differences {corrected:.3f}"
+        if say is not None:
+            say(text)
+
+    watching = Watch(substrate, watch)
+
+    def on_batch(step: int, value: float | None) -> None:
+        watching.step(step)
+
+    with on_substrate(model, substrate):
+        history = fit(
+            model,
+            data,
+            loss=chosen,
+            recipe=recipe,
+            epochs=epochs,
+            seed=seed,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            resume=resume,
+            on_batch=on_batch if watch is not None else None,
+            on_epoch=on_epoch,
+            progress=progress,
+        )
+    return LoopResult(history, placement, known(), session.budget.summary(), dict(session.log.counts), tuple(cosines))
+
+
+def _mean(loss: SampleLoss) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda z, y: loss(z, y).mean()
