@@ -25,12 +25,16 @@ from mho.lab import (
     VirtualDevice,
     deploy,
     find_dead_lines,
+    fit_affine,
     fit_in_the_loop,
+    fit_layer_by_layer,
+    fit_low_rank,
     place,
+    recalibrate_norms,
+    samples_needed,
 )
 from mho.lab.chip_twin import ChipTwin
 from mho.lab.columns import Columns, ColumnStream
-from mho.lab.deploy import fit_affine
 from mho.lab.gradient import EstimatedLoss, gradient_cosine
 from mho.lab.protocol import CellStatus
 from mho.lab.training import on_substrate
@@ -414,3 +418,76 @@ def test_a_resumed_run_asks_for_the_same_operations(tmp_path) -> None:
     for a, b in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
     assert len(set(names)) == len(names)
+
+
+def test_layers_go_to_the_device_one_after_the_other_and_are_written_once() -> None:
+    analog, (x, y) = converted(), clouds()
+    device = VirtualDevice(HIDDEN, 4)
+    before = float(LOSS(deploy(analog, device)(x), y).mean())
+    first = next(analog_layers(analog))[1].weight.clone()
+    log = mho.lab.EventLog()
+    result = fit_layer_by_layer(
+        analog, device, [(x, y)] * 10, recipe=TrainSettings(epochs=3, lr=0.05), log=log, say=lambda text: None
+    )
+    assert torch.equal(next(analog_layers(analog))[1].weight, first)
+    assert result.budget["programs"] == 4  # the first layer's tiles
+    assert all(p.requires_grad for p in analog.parameters())
+    assert float(LOSS(deploy(analog, device)(x), y).mean()) < 0.8 * before
+
+
+def test_a_low_rank_path_repairs_what_an_affine_one_cannot() -> None:
+    """A column that answers for its neighbour: no gain of its own mends that."""
+
+    def crossed(called: str, number: int):
+        def change(answer):
+            currents = answer.currents_uA.clone()
+            currents[..., 0] = currents[..., 1]
+            return replace(answer, currents_uA=currents)
+
+        return change if called == "mvm" else None
+
+    net = nn.Sequential(nn.Linear(16, 6))
+    analog = mho.convert(net, QUIET).eval()
+    g = torch.Generator().manual_seed(0)
+    x, new = torch.randn(200, 16, generator=g), torch.randn(100, 16, generator=g)
+    wanted = net(new).detach()
+
+    def repaired(repair) -> float:
+        deployed = deploy(analog, Scripted(crossed, QUIET))
+        repair(deployed)
+        return float((deployed(new) - wanted).square().mean().sqrt())
+
+    affine = repaired(lambda d: fit_affine(d, analog, x))
+    path = repaired(lambda d: fit_low_rank(d, analog, x, rank=1, ridge=1e-6))
+    both = repaired(lambda d: (fit_affine(d, analog, x), fit_low_rank(d, analog, x, rank=1, ridge=1e-6)))
+    assert affine > 0.1
+    assert path < 0.01
+    assert both < 0.03
+    with pytest.raises(mho.errors.InputError, match="rank = 0"):
+        repaired(lambda d: fit_low_rank(d, analog, x, rank=0))
+
+
+def test_more_samples_repair_better_and_norms_are_reestimated() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 6), nn.BatchNorm1d(6))
+    net[1].momentum = None
+    x = torch.randn(256, 16)
+    net(x)
+    skewed = HIDDEN.replace(adc=replace(HIDDEN.adc, offset_d2d_lsb=20.0))
+    analog = mho.convert(net.eval(), SHEET)
+    mho.calibrate(analog, [x]).eval()
+    wanted = analog(x[128:]).detach()
+
+    def error(deployed) -> float:
+        return -float((deployed(x[128:]) - wanted).square().mean().sqrt())
+
+    def again():
+        return deploy(analog, VirtualDevice(skewed, 7))
+
+    found = samples_needed(again, lambda d, some: recalibrate_norms(d, [some]), error, x[:128], (8, 32, 128))
+    assert found[8] < found[32] < found[128]
+    assert error(again()) < found[128]
+    with pytest.raises(mho.errors.InputError, match="x has 8"):
+        samples_needed(again, lambda d, some: None, error, x[:8], (16,))
+    with pytest.raises(mho.errors.InputError, match="no batch norm"):
+        recalibrate_norms(deploy(converted(), VirtualDevice(SHEET)), [x])

@@ -14,13 +14,11 @@ from mho.chips.substrate import OnChip, chip_seed, fabricate_array
 from mho.crossbar.array import Array
 from mho.errors import ConversionError, InputError
 from mho.hardware.spec import Hardware
+from mho.nn.norms import Statistics, first_inputs, reestimate, tracking_norms
 from mho.nn.site import BOUND, Site, analog_layers
 from mho.nn.surrogate import NewChip
 from mho.nn.watch import FirstForward, remove_hooks
 from mho.units import duration_text, seconds
-
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-Statistics = dict[str, tuple[Tensor, Tensor]]
 
 
 def fabricate(
@@ -156,28 +154,11 @@ class Chips(nn.Module):
         :class:`InputError` where the network has no batch norm.
         """
         twin = self._variant(self.t_s)
-        norms = {n: m for n, m in twin.model.named_modules() if isinstance(m, NORMS) and m.track_running_stats}
-        if not norms:
-            raise InputError("recalibrated: the network has no batch norm with running statistics to re-estimate.")
-        inputs = []
-        for batch in batches:
-            inputs.append(batch[0] if isinstance(batch, (tuple, list)) else batch)
-            if len(inputs) == count:
-                break
-        if not inputs:
-            raise InputError("recalibrated: there was no batch. Way out: give at least one batch of inputs.")
+        norms = tracking_norms(twin.model, "recalibrated")
+        inputs = first_inputs(batches, count, "recalibrated")
         found: list[Statistics] = []
         for chip in range(len(twin)):
             twin._select(chip)
-            momenta = {n: m.momentum for n, m in norms.items()}
-            for m in norms.values():
-                m.reset_running_stats()
-                m.momentum = None
-                m.training = True
-            for x in inputs:
-                twin.model(x)
-            for name, m in norms.items():
-                m.training, m.momentum = False, momenta[name]
-            found.append({n: (m.running_mean.clone(), m.running_var.clone()) for n, m in norms.items()})  # type: ignore[union-attr]
+            found.append(reestimate(twin.model, norms, inputs))
         twin._statistics = tuple(found)
         return twin

@@ -1,10 +1,12 @@
 """Hardware in the loop: devices, policies, twins, training. See README.md of this folder."""
 
 from mho.lab.columns import Columns, ColumnStream
-from mho.lab.deploy import CellErrors, Deployed, deploy, fit_affine
+from mho.lab.connect import connect
+from mho.lab.correction import fit_affine, fit_low_rank, recalibrate_norms, samples_needed
+from mho.lab.deploy import CellErrors, Deployed, deploy
 from mho.lab.dry import DryRun
 from mho.lab.gradient import FeedbackAlignment, NodePerturbation, Spsa, gradient_cosine
-from mho.lab.lines import find_dead_lines
+from mho.lab.lines import find_dead_lines, measure_columns
 from mho.lab.log import Event, EventLog
 from mho.lab.placement import Placement, place
 from mho.lab.policy import Budget, Policy
@@ -21,7 +23,7 @@ from mho.lab.protocol import (
 )
 from mho.lab.session import Session
 from mho.lab.substrate import Correction, OnDevice
-from mho.lab.training import LoopResult, fit_in_the_loop
+from mho.lab.training import LoopResult, fit_in_the_loop, fit_layer_by_layer
 from mho.lab.virtual import VirtualDevice
 from mho.lab.watch import Watch, WatchPolicy
 
@@ -55,10 +57,16 @@ __all__ = [
     "VirtualDevice",
     "Watch",
     "WatchPolicy",
+    "connect",
     "deploy",
     "find_dead_lines",
     "fit_affine",
     "fit_in_the_loop",
+    "fit_layer_by_layer",
+    "fit_low_rank",
     "gradient_cosine",
+    "measure_columns",
     "place",
+    "recalibrate_norms",
+    "samples_needed",
 ]

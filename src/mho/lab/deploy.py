@@ -8,7 +8,6 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from mho.crossbar.ops import LinearOp
 from mho.errors import InputError
 from mho.lab.columns import ByTile
 from mho.lab.log import EventLog
@@ -16,9 +15,9 @@ from mho.lab.placement import Lines, Patch, Placement, place
 from mho.lab.policy import Budget, Policy
 from mho.lab.protocol import CellStatus, Device
 from mho.lab.session import Session
-from mho.lab.substrate import Correction, OnDevice
+from mho.lab.substrate import OnDevice
 from mho.lab.training import connect_session
-from mho.nn.site import BOUND, AnalogLayer, Site, Substrate, analog_layers
+from mho.nn.site import BOUND, AnalogLayer, Site, analog_layers
 from mho.nn.surrogate import NewChip
 from mho.nn.watch import FirstForward, remove_hooks
 
@@ -146,54 +145,3 @@ def _errors(patch: Patch, substrate: OnDevice) -> CellErrors:
     rows = patch.rows.unsqueeze(1)
     error = torch.full_like(target, torch.nan) if report.achieved_uS is None else report.achieved_uS - target
     return CellErrors(patch.site, patch.tile, error[rows, lines], report.status[rows, lines])
-
-
-@torch.no_grad()
-def fit_affine(deployed: Deployed, reference: nn.Module, x: Tensor) -> dict[str, Correction]:
-    """Correct each output of each site by a scale and a shift so that it follows ``reference`` on ``x``.
-
-    Least squares over the vectors of ``x`` between the device's products and those of the same network on
-    ``reference``'s substrate, layer after layer (a later layer sees the corrected outputs of the former).
-    ``reference``: the converted network that was deployed, in eval mode. Sets and returns the corrections.
-    """
-    wanted = _outputs(reference, x)
-    for name in wanted:
-        measured = _outputs(deployed.model, x)[name]
-        m, w = measured.flatten(0, -2).double(), wanted[name].flatten(0, -2).double()
-        mean_m, mean_w = m.mean(0), w.mean(0)
-        var = (m - mean_m).square().mean(0)
-        scale = torch.where(var > 0, ((m - mean_m) * (w - mean_w)).mean(0) / var.clamp_min(1e-30), torch.ones_like(var))
-        old = deployed.substrate.corrections.get(name)
-        found = Correction(scale.float(), (mean_w - scale * mean_m).float())
-        if old is not None:  # corrections act on products without bias, one after the other
-            found = Correction(found.scale * old.scale, found.scale * old.shift + found.shift)
-        deployed.substrate.corrections[name] = found
-    return dict(deployed.substrate.corrections)
-
-
-class _Listening:
-    """A substrate that notes the products of another one, without bias, outputs last."""
-
-    def __init__(self, inner: Substrate) -> None:
-        self.inner = inner
-        self.simulated = inner.simulated
-        self.heard: dict[str, Tensor] = {}
-
-    def mvm(self, site: Site, x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
-        y = self.inner.mvm(site, x, weight, None, *rest)
-        self.heard[site.name] = y if isinstance(site.op, LinearOp) else y.movedim(1, -1)
-        return y if bias is None else y + site.op.over_columns(bias).to(y.dtype)
-
-
-def _outputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    layers = [layer for _, layer in analog_layers(model)]
-    before = [layer.substrate for layer in layers]
-    ears = _Listening(before[0])
-    try:
-        for layer in layers:
-            layer.substrate = ears
-        model(x)
-    finally:
-        for layer, old in zip(layers, before, strict=True):
-            layer.substrate = old
-    return ears.heard

@@ -1,11 +1,12 @@
-"""Dead rows and columns, found by driving every row alone."""
+"""What a few products tell of the lines of a tile: which are dead, and the gain and offset of each column."""
 
 import torch
 
+from mho.lab.columns import Columns, ColumnStream
 from mho.lab.log import EventLog
 from mho.lab.placement import Lines
 from mho.lab.protocol import Device
-from mho.rng import uniforms
+from mho.rng import normals, uniforms
 
 
 def find_dead_lines(
@@ -52,3 +53,31 @@ def _slopes(measured: torch.Tensor, expected: torch.Tensor, dim: int) -> torch.T
 
 def _numbers(flags: torch.Tensor) -> list[int]:
     return [int(i) for i in flags.nonzero().flatten()]
+
+
+def measure_columns(
+    device: Device, tiles: tuple[int, ...], *, writings: int = 4, vectors: int = 64, repeats: int = 4, fill: float = 0.6
+) -> dict[int, Columns]:
+    """Gain and offset of every column of ``tiles``, by least squares on random patterns: {tile: Columns}.
+
+    Each of ``writings`` patterns of its own is driven with ``vectors`` random inputs, ``repeats`` times; the full
+    scale is placed so that the largest current fills ``fill`` of it. An error of writing s (a share of g_max) leaves
+    about s / sqrt(writings * rows) on a gain. The content of the tiles is lost. For everything else that can be known
+    of a device, with intervals: ``mho.lab.fit_twin``.
+    """
+    can = device.capabilities()
+    stream = ColumnStream(forget=1.0)
+    for tile in tiles:
+        for k in range(writings):
+            g = normals((can.rows, can.cols), "columns", tile, k).clamp(-2, 2) / 2
+            low, span = can.lowest_uS, can.g_max_uS - can.lowest_uS
+            pattern = low + span * (g + 1) / 2
+            device.program(tile, pattern, operation=f"columns/{tile}/{k}")
+            v = (uniforms((vectors, can.rows), "columns", "drive", tile, k) * 2 - 1) * can.v_max_V
+            expected = v @ pattern
+            full = min(max(float(expected.abs().max()) / fill, can.i_min_uA), can.i_max_uA)
+            answer = device.mvm(
+                tile, v, operation=f"columns/{tile}/{k}", full_scale_uA=full, repeats=repeats
+            ).mean_uA()[0]
+            stream.add(tile, expected / full, answer / full)
+    return stream.columns()

@@ -38,10 +38,30 @@ def digest(*tensors: Tensor, extra: str = "") -> str:
 
 @dataclass(frozen=True, eq=False)
 class Correction:
-    """Digital repair of a site's outputs: y <- scale y + shift, each [outputs]."""
+    """Digital repair of a site's outputs: y <- scale y + shift + (x down) up.
+
+    ``scale``, ``shift`` [outputs]; ``down`` [inputs, rank], ``up`` [rank, outputs]: a path beside the array, or none.
+    """
 
     scale: Tensor
     shift: Tensor
+    down: Tensor | None = None
+    up: Tensor | None = None
+
+    @staticmethod
+    def identity(outputs: int) -> "Correction":
+        """Nothing to repair."""
+        return Correction(torch.ones(outputs), torch.zeros(outputs))
+
+    def after(self, first: "Correction") -> "Correction":
+        """This scale and shift on what ``first`` gives, as one correction."""
+        up = None if first.up is None else first.up * self.scale
+        return Correction(self.scale * first.scale, self.scale * first.shift + self.shift, first.down, up)
+
+    def apply(self, y: Tensor, vectors: Tensor) -> Tensor:
+        """[n, outputs] from currents and the [n, inputs] that drove them."""
+        y = y * self.scale + self.shift
+        return y if self.down is None or self.up is None else y + (vectors @ self.down) @ self.up
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +186,7 @@ class OnDevice:
             )
         correction = self.corrections.get(site.name)
         if correction is not None:
-            y = y * correction.scale + correction.shift
+            y = correction.apply(y, to_vectors(x, site.op).float())
         return from_vectors(y, x, site.op).to(x.dtype)
 
     def target(self, tile: int) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,7 +22,8 @@ from mho.lab.protocol import Device
 from mho.lab.session import Session
 from mho.lab.substrate import OnDevice
 from mho.lab.watch import Watch, WatchPolicy
-from mho.nn.site import Substrate, analog_layers
+from mho.nn.conversion import surrogate_of
+from mho.nn.site import Programmed, Site, Substrate, analog_layers
 from mho.train import EpochRecord, History, Recipe, TrainSettings, fit
 from mho.train.run import Loader
 
@@ -167,3 +168,69 @@ def fit_in_the_loop(
 
 def _mean(loss: SampleLoss) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda z, y: loss(z, y).mean()
+
+
+@final
+class _Split:
+    """Products of ``named`` sites by the device, of the others by what they had."""
+
+    def __init__(self, device: OnDevice, named: frozenset[str], other: Substrate) -> None:
+        self.device, self.named, self.other = device, named, other
+        self.simulated = other.simulated
+
+    def mvm(
+        self,
+        site: Site,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        ranges: Tensor,
+        bound: Tensor | None,
+        training: bool,
+        programmed: Programmed,
+    ) -> Tensor:
+        chosen: Substrate = self.device if site.name in self.named else self.other
+        return chosen.mvm(site, x, weight, bias, ranges, bound, training, programmed)
+
+
+def fit_layer_by_layer(
+    model: nn.Module,
+    device: Device,
+    data: Loader,
+    *,
+    loss: SampleLoss = CROSS_ENTROPY,
+    recipe: Recipe | TrainSettings | str | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    dead: Mapping[int, tuple[Lines, Lines]] | None = None,
+    policy: Policy | None = None,
+    budget: Budget | None = None,
+    log: EventLog | None = None,
+    say: Callable[[str], None] | None = None,
+) -> LoopResult:
+    """Chip-in-the-loop fine-tuning (Wan et al., Nature 608, 504, 2022): layers go to the device one after the other.
+
+    The first layer is written once and stays; the others are trained, on their surrogate, with what it really answers;
+    then the second is written, and so on. ``epochs`` of training after each layer but the last. Each weight is written
+    once: for devices whose writing is slow or wears. The ``model`` ends with the weights that were written; deploying
+    it on the same device changes nothing. Arguments and errors as for :func:`fit_in_the_loop`.
+    """
+    session = connect_session(device, policy, budget, log)
+    placement = place(model, session.capabilities(), dead=dead)
+    substrate = OnDevice(session, placement, log=session.log)
+    wanted = {name: p.requires_grad for name, p in model.named_parameters()}
+    history = History((), 0, 0)
+    written: list[str] = []
+    try:
+        for name in list(placement.patches)[:-1]:
+            written.append(name)
+            model.get_parameter(name).requires_grad_(False)
+            split = _Split(substrate, frozenset(written), surrogate_of(model))
+            with on_substrate(model, split):
+                history = fit(model, data, loss=_mean(loss), recipe=recipe, epochs=epochs, seed=seed)
+            if say is not None:
+                say(f"{name} is on the device: loss {history.loss:.4f}")
+    finally:
+        for name, p in model.named_parameters():
+            p.requires_grad_(wanted[name])
+    return LoopResult(history, placement, {}, session.budget.summary(), dict(session.log.counts))
