@@ -55,6 +55,7 @@ HIDDEN = SHEET.replace(name="hidden", adc=Adc(bits=6, gain_d2d=0.15, offset_d2d_
 
 SIZES = (784, 256, 10)
 BATCH = 128
+SAVE_EVERY = 10
 DIGITAL = TrainSettings(epochs=5, lr=0.1)
 TUNING = TrainSettings(epochs=2, lr=0.02)
 LOOP = TrainSettings(epochs=1, lr=0.02)
@@ -215,7 +216,7 @@ def _loop(sheet: nn.Module, device: Any, data: Dataset, given: argparse.Namespac
         data.train_batches(BATCH, seed=0, subset=given.subset),
         recipe=LOOP,
         checkpoint=given.run / ("replay-checkpoint" if given.what == "replay" else "checkpoint"),
-        checkpoint_every=25,
+        checkpoint_every=SAVE_EVERY,
         resume=given.what != "replay",
         log=log,
     )
@@ -305,7 +306,7 @@ def _counts(path: Path, key: str) -> dict[str, int]:
 def _progress(run: Path, subset: int) -> float:
     """Share of the steps, by the newest checkpoint."""
     saves = [int(p.name.removeprefix("save-")) for p in (run / "checkpoint").glob("save-*")]
-    return max(saves, default=0) / (subset / BATCH)
+    return SAVE_EVERY * max(saves, default=0) / (subset / BATCH)
 
 
 def main() -> None:

@@ -24,14 +24,19 @@ _HOME = {
     "report": "mho.reporting.api",
 }
 
-__all__ = ["__version__", *_HOME]
+_ROOMS = frozenset({"lab"})
+"""Rooms that are used by their own name: ``mho.lab.connect``."""
+
+__all__ = ["__version__", *_HOME, *sorted(_ROOMS)]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"mho.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'mho' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted([*globals(), *_HOME, *_ROOMS])

@@ -57,7 +57,9 @@ class ChipTwin:
         """One product; differentiable in ``x`` and ``weight``."""
         hw = self._hw
         if site.name not in programmed:
-            programmed[site.name] = program(weight, site.op, hw, self._draws(site, weight, training), bound=bound)
+            draws = self._draws(site, weight, training)
+            # Wires in first order: the exact solution has no gradient.
+            programmed[site.name] = program(weight, site.op, hw, draws, bound=bound, exact_wires=False)
         array = programmed[site.name]
         noise = Noise(Counter(draw_seed())) if training and has_fresh_noise(hw, array) else Noise()
         if not training:
