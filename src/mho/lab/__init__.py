@@ -5,6 +5,7 @@ from mho.lab.connect import connect
 from mho.lab.correction import fit_affine, fit_low_rank, recalibrate_norms, samples_needed
 from mho.lab.deploy import CellErrors, Deployed, deploy
 from mho.lab.dry import DryRun
+from mho.lab.faults import FaultPlan, FaultyDevice
 from mho.lab.gradient import FeedbackAlignment, NodePerturbation, Spsa, gradient_cosine
 from mho.lab.lines import find_dead_lines, measure_columns
 from mho.lab.log import Event, EventLog
@@ -21,6 +22,7 @@ from mho.lab.protocol import (
     ProgramReport,
     Readout,
 )
+from mho.lab.record import Recorder, ReplayDevice
 from mho.lab.session import Session
 from mho.lab.substrate import Correction, OnDevice
 from mho.lab.training import LoopResult, fit_in_the_loop, fit_layer_by_layer
@@ -42,6 +44,8 @@ __all__ = [
     "DryRun",
     "Event",
     "EventLog",
+    "FaultPlan",
+    "FaultyDevice",
     "FeedbackAlignment",
     "Health",
     "LoopResult",
@@ -52,6 +56,8 @@ __all__ = [
     "Policy",
     "ProgramReport",
     "Readout",
+    "Recorder",
+    "ReplayDevice",
     "Session",
     "Spsa",
     "VirtualDevice",

@@ -171,7 +171,8 @@ class Device(Protocol):
     """An array of tiles that can be programmed and read.
 
     ``operation`` names a call for ever: a call that comes again under the same name, because its answer was lost, is
-    answered from memory where the device keeps one, and programming is never carried out twice under one name.
+    answered from memory where the device keeps one. While a tile holds what an operation wrote, that operation is not
+    carried out again.
 
     Errors: :class:`~mho.errors.TransportError` (try again), :class:`~mho.errors.RangeError` (the caller's mistake),
     :class:`~mho.errors.DeviceFault` (mask, repair or give up).
