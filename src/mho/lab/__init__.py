@@ -26,6 +26,7 @@ from mho.lab.record import Recorder, ReplayDevice
 from mho.lab.session import Session
 from mho.lab.substrate import Correction, OnDevice
 from mho.lab.training import LoopResult, fit_in_the_loop, fit_layer_by_layer
+from mho.lab.twin import Twin, column_response, fit_twin, load_twin, merged, read_measurements
 from mho.lab.virtual import VirtualDevice
 from mho.lab.watch import Watch, WatchPolicy
 
@@ -60,9 +61,11 @@ __all__ = [
     "ReplayDevice",
     "Session",
     "Spsa",
+    "Twin",
     "VirtualDevice",
     "Watch",
     "WatchPolicy",
+    "column_response",
     "connect",
     "deploy",
     "find_dead_lines",
@@ -70,9 +73,13 @@ __all__ = [
     "fit_in_the_loop",
     "fit_layer_by_layer",
     "fit_low_rank",
+    "fit_twin",
     "gradient_cosine",
+    "load_twin",
     "measure_columns",
+    "merged",
     "place",
+    "read_measurements",
     "recalibrate_norms",
     "samples_needed",
 ]
