@@ -20,6 +20,7 @@ _HOME = {
     "fit": "mho.train",
     "PhysicsInformedLoss": "mho.objectives.loss",
     "forecast": "mho.moments",
+    "energy": "mho.costs",
     "load_dataset": "mho.data",
     "report": "mho.reporting.api",
 }

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 import mho
-from mho.cli import bench, calibrate, evaluation, hardware, inspection, lab, runs
+from mho.cli import bench, calibrate, energy, evaluation, hardware, inspection, lab, runs
 from mho.errors import MhoError
 
 # typer carries its own copy of click and exports only the leaves of its exceptions.
@@ -37,6 +37,7 @@ app = typer.Typer(
 app.command("run", short_help="Train, put on virtual chips, report.")(runs.run)
 app.command("evaluate", short_help="A trained network under other conditions.")(evaluation.evaluate)
 app.command("report", short_help="A page of saved results.")(runs.report)
+app.command("energy", short_help="Joules, seconds and area of one inference.")(energy.energy)
 app.command("calibrate", short_help="Measure a device and write its twin as hardware.")(calibrate.calibrate)
 app.command("serve", short_help="A virtual chip for other processes, over gRPC.")(lab.serve)
 app.command("inspect", short_help="What would become of each module, and why.")(inspection.inspect)

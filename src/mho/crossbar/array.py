@@ -124,13 +124,14 @@ def to_weights(g_uS: Tensor, w_max: Tensor, hw: Hardware) -> Tensor:
 def is_ideal(hw: Hardware) -> bool:
     """Whether ``hw`` describes nothing analog at all: a product on it is the digital one to the last bit.
 
-    True for the preset ``ideal`` under any name, at any temperature and age.
+    True for the preset ``ideal`` under any name, at any temperature and age, whatever it costs.
     """
     blank = Hardware(
         name=hw.name,
         summary=hw.summary,
         mapping=Mapping(scheme="signed"),
         environment=hw.environment,
+        cost=hw.cost,
         sources=hw.sources,
     )
     return hw == blank

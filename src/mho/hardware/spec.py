@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mho.hardware.cells import SIGNED_TECHNOLOGIES, Cell, GenericCell
+from mho.hardware.cost import Cost
 from mho.hardware.fields import (
     Bits,
     CellBits,
@@ -212,7 +213,7 @@ class Hardware:
 
     ``output_noise``: fresh Gaussian noise in front of the ADC, one standard deviation as a fraction
     of the ADC's range (half of its full scale). ``update``: how its cells answer to pulses, for training that
-    writes them; a chip that is only programmed and read has none.
+    writes them; a chip that is only programmed and read has none. ``cost``: what its parts cost, if that is known.
     """
 
     name: str
@@ -230,6 +231,7 @@ class Hardware:
     faults: Faults = field(default_factory=Faults)
     environment: Environment = field(default_factory=Environment)
     update: PulsedDevice | None = None
+    cost: Cost | None = None
     sources: tuple[Source, ...] = ()
 
     def __post_init__(self) -> None:
@@ -258,6 +260,7 @@ class Hardware:
 
 __all__ = [
     "Adc",
+    "Cost",
     "Dac",
     "Environment",
     "Faults",

@@ -1,0 +1,82 @@
+"""Counts times prices: the energy of one weight, part by part."""
+
+from mho.costs.adc import conversion_J
+from mho.costs.cells import array_energy_J
+from mho.costs.constants import ADD_INT32, MULTIPLY_INT8, SRAM_BIT, Constant, spread
+from mho.costs.counts import Counts, Layout
+from mho.costs.nodes import energy_factor
+from mho.costs.phases import planes
+from mho.costs.spread import Spread, exactly
+from mho.hardware.cost import Cost, Quantity
+from mho.hardware.spec import Hardware
+
+PICO = 1e-12
+DYNAMIC = ("drive", "array", "lines", "adc", "logic", "buffers", "links", "tile")
+"""Parts of the energy of a weight, in the order of the signal; ``static`` and ``programming`` are added by the sum."""
+
+
+def at_node(constant: Constant, cost: Cost) -> Spread:
+    """A digital constant at the process of ``cost``, pJ."""
+    assert constant.node_nm is not None and constant.voltage_V is not None
+    return constant.value * energy_factor(constant.node_nm, constant.voltage_V, cost.node_nm, cost.supply_V)
+
+
+def dynamic_J(counts: Counts, place: Layout, driven_uS: float, hw: Hardware, cost: Cost) -> dict[str, Spread]:
+    """Joules of each part for ``counts``; a part that has no price is absent (:func:`unpriced` names it)."""
+    drive, adc, logic, move = cost.drive, cost.adc, cost.logic, cost.move
+    found: dict[str, Spread] = {}
+    if drive.energy_pJ is not None:
+        found["drive"] = _times(counts.drives, drive.energy_pJ)
+    found["array"] = _array_J(counts, place, driven_uS, hw, cost)
+    if drive.line_fF is not None:
+        charge = spread(drive.line_fF) * (1e-15 * drive.line_swing_V * drive.line_supply_V)
+        found["lines"] = charge * counts.line_charges
+    if hw.adc is not None and hw.adc.bits is not None:
+        total = conversion_J(hw.adc, adc) * counts.conversions
+        for times, price in ((counts.samples, adc.sample_pJ), (counts.integrations, adc.integrate_pJ)):
+            total = total if price is None else total + _times(times, price)
+        found["adc"] = total
+    add = at_node(ADD_INT32, cost) if logic.add_pJ is None else spread(logic.add_pJ)
+    scale = at_node(MULTIPLY_INT8, cost) if logic.scale_pJ is None else spread(logic.scale_pJ)
+    act = at_node(ADD_INT32, cost) if logic.activation_pJ is None else spread(logic.activation_pJ)
+    found["logic"] = (add * counts.additions + (scale + act) * counts.outputs) * PICO
+    buffer = at_node(SRAM_BIT, cost) if move.buffer_pJ is None else spread(move.buffer_pJ)
+    found["buffers"] = buffer * ((counts.bits_in + counts.bits_out) * PICO)
+    if move.link_pJ is not None:
+        found["links"] = _times(counts.bits_link, move.link_pJ)
+    if cost.tile.read_pJ is not None:
+        found["tile"] = _times(counts.tile_reads, cost.tile.read_pJ)
+    return found
+
+
+def _times(amount: int, price_pJ: Quantity) -> Spread:
+    return spread(price_pJ) * (amount * PICO)
+
+
+def _array_J(counts: Counts, place: Layout, driven_uS: float, hw: Hardware, cost: Cost) -> Spread:
+    if cost.array.read_fJ is None:
+        return exactly(array_energy_J(driven_uS, hw))
+    return spread(cost.array.read_fJ) * (counts.vectors * place.cells * planes(hw) * 1e-15)
+
+
+def unpriced(hw: Hardware, cost: Cost) -> tuple[str, ...]:
+    """Parts that the sum leaves out, each with the key that would price it."""
+    checks = (
+        ("row drivers", "cost.drive.energy_pJ", cost.drive.energy_pJ is None and cost.tile.read_pJ is None),
+        ("converters", "adc.bits", hw.adc is None or hw.adc.bits is None),
+        ("links between buffers and tiles", "cost.move.link_pJ", cost.move.link_pJ is None),
+        (
+            "static power",
+            "cost.tile.static_mW or cost.chip_static_mW",
+            cost.tile.static_mW is None and cost.chip_static_mW is None,
+        ),
+        ("programming", "cost.programming", cost.programming is None),
+    )
+    return tuple(f"{what} ({key})" for what, key, absent in checks if absent)
+
+
+def programming_J(cells: int, cost: Cost) -> Spread | None:
+    """Writing every cell once: cells x pulses x energy of a pulse."""
+    if cost.programming is None:
+        return None
+    return spread(cost.programming.pulses) * spread(cost.programming.pulse_pJ) * (cells * PICO)

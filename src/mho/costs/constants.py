@@ -1,0 +1,118 @@
+"""Every number of the model that is no chip's own, with its source; and the constants of a chip, listed alike.
+
+Digital energies: Horowitz, ISSCC 2014 (45 nm, 0.9 V). They are brought to another process by ``mho.costs.nodes``.
+Converters: Murmann's survey of ADCs (2025 sheet, 725 converters), ``bmurmann/ADC-survey``.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, final
+
+from mho.costs.spread import Spread
+from mho.errors import HardwareError
+from mho.hardware.cost import Cost, Quantity
+
+HOROWITZ = "Horowitz, Computing's energy problem, ISSCC 2014"
+SURVEY = "Murmann, ADC performance survey 1997-2025"
+UNITS = ("pJ", "fJ", "fF", "um2", "mW", "s", "V", "nm")
+
+
+@final
+@dataclass(frozen=True)
+class Constant:
+    """One number that a sum rests on, in ``unit``, with low and high; ``status`` as for ``Quantity``."""
+
+    name: str
+    value: Spread
+    unit: str
+    source: str
+    status: Literal["measured", "model", "bound"]
+    node_nm: float | None = None
+    voltage_V: float | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.source.strip() or not self.unit.strip():
+            raise HardwareError(f"constant {self.name!r}: has no source or no unit. Fix: say both.")
+
+
+def _digital(name: str, low: float, typical: float, high: float, unit: str, note: str = "") -> Constant:
+    return Constant(name, Spread(low, typical, high), unit, HOROWITZ, "model", 45.0, 0.9, note)
+
+
+_WIDE = "low and high: 0.5 and 2 times, circuits differ"
+ADD_INT32 = _digital("add int32", 0.05, 0.1, 0.2, "pJ", _WIDE)
+ADD_INT8 = _digital("add int8", 0.015, 0.03, 0.06, "pJ", _WIDE)
+MULTIPLY_INT8 = _digital("multiply int8", 0.1, 0.2, 0.4, "pJ", _WIDE)
+MULTIPLY_INT4 = _digital("multiply int4", 0.025, 0.05, 0.1, "pJ", "a quarter of int8: goes with the square of bits")
+ADD_FP32 = _digital("add fp32", 0.45, 0.9, 1.8, "pJ", _WIDE)
+MULTIPLY_FP32 = _digital("multiply fp32", 1.85, 3.7, 7.4, "pJ", _WIDE)
+SRAM_BIT = _digital("on-chip memory, one bit", 10 / 64, 20 / 64, 100 / 64, "pJ", "64-bit access to 8 KB, 32 KB, 1 MB")
+DRAM_BIT = _digital("DRAM, one bit", 1300 / 64, 1950 / 64, 2600 / 64, "pJ", "not scaled with the process of the logic")
+
+ADC_FLOOR_PJ = Constant(
+    "ADC envelope, constant part", Spread(0.267, 0.267, 0.267), "pJ", SURVEY, "bound", note="mean of the three best"
+)
+ADC_NOISE_AJ = Constant(
+    "ADC envelope, a factor of 4^ENOB", Spread(0.1446, 0.1446, 0.1446), "aJ", SURVEY, "bound", note="as above"
+)
+
+
+def _median(bits: str, pJ: float, note: str = "") -> Constant:
+    return Constant(f"ADC median since 2018, {bits} bits", Spread(pJ, pJ, pJ), "pJ", SURVEY, "measured", note=note)
+
+
+ADC_MEDIANS: dict[float, Constant] = {
+    5.0: _median("4 to 6", 2.29),
+    7.0: _median("6 to 8", 4.8),
+    9.0: _median("8 to 10", 21.4, "25.8 and, of 10 to 12 bits, 17.8: their geometric mean, for more bits cost no less"),
+    11.0: _median("10 to 12", 21.4, "as of 8 to 10 bits"),
+}
+"""By the middle of the bin of effective bits."""
+ADC_WALDEN_FJ = Constant(
+    "ADC median figure of merit, a factor of 2^ENOB", Spread(203.0, 203.0, 203.0), "fJ", SURVEY, "measured",
+    note="Walden, of all years: for high",
+)  # fmt: skip
+ADC_SCHREIER_DB = Constant(
+    "ADC median figure of merit, FOM_S", Spread(156.1, 156.1, 156.1), "dB", SURVEY, "measured",
+    note="Schreier, of all years: for high",
+)  # fmt: skip
+ADC_RATE_DB = Constant(
+    "ADC figure of merit against rate, 213.78 - 2.8719 ln f", Spread(213.78, 213.78, 213.78), "dB",
+    "Andrulis et al., CiMLoop, arXiv:2404.06553", "model", note="cap 128.4 + 3.2 ENOB: ours, read off its results",
+)  # fmt: skip
+
+HOUSE: tuple[Constant, ...] = (
+    ADD_INT32, ADD_INT8, MULTIPLY_INT8, MULTIPLY_INT4, ADD_FP32, MULTIPLY_FP32, SRAM_BIT, DRAM_BIT, ADC_FLOOR_PJ,
+    ADC_NOISE_AJ, *ADC_MEDIANS.values(), ADC_WALDEN_FJ, ADC_SCHREIER_DB, ADC_RATE_DB,
+)  # fmt: skip
+"""All of them: a test holds that each has a source, and that no other number of the room stands without one."""
+
+
+def spread(q: Quantity) -> Spread:
+    """The three numbers of a quantity, in its own unit."""
+    return Spread(q.low, q.typical, q.high)
+
+
+def unit_of(field_name: str) -> str:
+    """The unit that a field's name ends with; "" for a plain number (``pulses``)."""
+    last = field_name.rpartition("_")[2]
+    return last if last in UNITS else ""
+
+
+def constants_of(cost: Cost) -> tuple[Constant, ...]:
+    """Every quantity of a chip's prices as a constant, named by its dotted key (``adc.energy_pJ``)."""
+    return tuple(
+        Constant(key, spread(q), unit_of(key) or "1", q.source, q.status, q.node_nm, q.voltage_V, q.note)
+        for key, q in _quantities(cost, "")
+    )
+
+
+def _quantities(part: object, prefix: str) -> Iterator[tuple[str, Quantity]]:
+    for spec in dataclasses.fields(part):  # type: ignore[arg-type]
+        value = getattr(part, spec.name)
+        if isinstance(value, Quantity):
+            yield f"{prefix}{spec.name}", value
+        elif dataclasses.is_dataclass(value):
+            yield from _quantities(value, f"{prefix}{spec.name}.")
