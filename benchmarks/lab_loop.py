@@ -37,8 +37,8 @@ from mho.lab.chip_twin import ChipTwin
 from mho.lab.faults import Fault, FaultPlan, FaultyDevice
 from mho.lab.record import Recorder, ReplayDevice
 from mho.lab.remote import RemoteDevice
-from mho.lab.training import on_substrate
 from mho.models import build
+from mho.nn.site import substituted
 from mho.train import TrainSettings
 
 SHEET = Hardware(
@@ -140,7 +140,7 @@ def for_the_twin(sheet: nn.Module, session: Session, data: Dataset) -> tuple[nn.
     cost = {"calls": session.budget.calls - before, "seconds": round(time.monotonic() - began, 1)}
     cost["error_over_noise"] = fitted.error_over_noise
     twin = ChipTwin(fitted.hardware, placement, columns)
-    with on_substrate(network, twin):
+    with substituted(network, lambda _: twin):
         mho.fit(network, data.train_batches(BATCH, seed=0), recipe=TUNING)
     return network.eval(), cost, columns
 

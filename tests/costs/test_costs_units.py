@@ -15,7 +15,7 @@ import mho
 from mho.costs import energy
 from mho.costs.adc import conversion_J, envelope_J, median_J, rate_factor, recent_J, surveyed_J
 from mho.costs.cells import array_energy_J, driven_conductance_uS, total_conductance
-from mho.costs.floors import column_floor_J, floors
+from mho.costs.floors import floors
 from mho.costs.nodes import energy_factor, relative_energy
 from mho.costs.phases import drive_share
 from mho.costs.spread import Spread
@@ -34,7 +34,7 @@ from mho.hardware import (
     Readout,
     SramCell,
 )
-from mho.physics.thermal import boxcar_bandwidth_Hz, johnson_sigma_A
+from mho.physics.thermal import boxcar_bandwidth_Hz, column_read_J, johnson_sigma_A
 
 ROWS, COLS = 11, 7
 # Joules are small: pytest's absolute tolerance of 1e-12 would let anything pass.
@@ -221,7 +221,8 @@ def test_charge_costs_capacitance_times_the_square_of_the_supply():
 
 @pytest.mark.parametrize(("bits", "fill", "g_S", "t_s"), [(8, 1.0, 1e-3, 1e-7), (6, 0.1, 5e-5, 2e-6)])
 def test_at_the_floor_thermal_noise_is_half_a_least_significant_bit(bits, fill, g_S, t_s):
-    floor, levels = column_floor_J(bits, 300.0, fill), 2 ** (bits - 1) - 1
+    levels = 2 ** (bits - 1) - 1
+    floor = column_read_J(levels, 300.0, fill)
     volt = math.sqrt(floor / (g_S * t_s))
     noise = johnson_sigma_A(g_S, boxcar_bandwidth_Hz(t_s), 300.0)
     assert noise == near(fill * volt * g_S / levels / 2)

@@ -242,6 +242,12 @@ class InPlace(Wrapped):
         return answer
 
 
+def rename(device, tile: int, operation: str) -> None:
+    """Let a tile forget under which name it was written."""
+    state = device._tiles.get(tile)
+    state.report = replace(state.report, operation=operation)
+
+
 class KeepsTheCallersTargets(Wrapped):
     """A program that is sent when it is needed, from the caller's own tensor."""
 
@@ -254,7 +260,7 @@ class KeepsTheCallersTargets(Wrapped):
     def mvm(self, tile, inputs_V, *, operation, full_scale_uA, repeats=1):
         if self.given:
             self.inner.program(*self.given, operation="late")
-            self.inner._state[0].operation = "other"
+            rename(self.inner, 0, "other")
         return super().mvm(tile, inputs_V, operation=operation, full_scale_uA=full_scale_uA, repeats=repeats)
 
 
@@ -340,7 +346,7 @@ class EmptyIsZero(Wrapped):
         try:
             return super().mvm(tile, inputs_V, **rest)
         except DeviceFault:
-            if self.inner._closed:
+            if self.inner._tiles._closed:
                 raise
             zero = torch.zeros(rest.get("repeats", 1), len(inputs_V), 16)
             return Readout(rest["operation"], zero, torch.ones_like(zero, dtype=torch.bool))
@@ -348,10 +354,9 @@ class EmptyIsZero(Wrapped):
 
 class WritesAgain(Wrapped):
     def program(self, tile, targets_uS, *, operation, mask=None):
-        known = self.inner._state.get(tile)
-        repeated = known is not None and known.operation == operation
-        if repeated and known is not None:
-            known.operation = "forgotten"
+        repeated = self.inner._tiles.repeated(tile, operation) is not None
+        if repeated:
+            rename(self.inner, tile, "forgotten")
         return replace(super().program(tile, targets_uS, operation=operation, mask=mask), repeated=repeated)
 
 

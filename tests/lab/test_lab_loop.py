@@ -37,9 +37,8 @@ from mho.lab.chip_twin import ChipTwin
 from mho.lab.columns import Columns, ColumnStream
 from mho.lab.gradient import EstimatedLoss, gradient_cosine
 from mho.lab.protocol import CellStatus
-from mho.lab.training import on_substrate
 from mho.lab.vectors import from_vectors, matrix, to_vectors
-from mho.nn.site import analog_layers
+from mho.nn.site import analog_layers, substituted
 from mho.train import TrainSettings
 
 LOSS = partial(F.cross_entropy, reduction="none")
@@ -179,14 +178,14 @@ def test_the_twin_with_the_true_columns_computes_what_the_device_does() -> None:
     truth = {}
     for tile in placement.tiles:
         device.program(tile, torch.zeros(16, 8), operation="zero")
-        draws = device._state[tile].draws
+        draws = device._tiles.get(tile).draws
         gain = 1 + hw.adc.gain_d2d * draws.adc_gain[0]
         truth[tile] = Columns(gain, hw.adc.offset_d2d_lsb * draws.adc_offset[0] / 127)
-    with torch.no_grad(), on_substrate(analog, OnDevice(device, placement)):
+    with torch.no_grad(), substituted(analog, lambda _: OnDevice(device, placement)):
         measured = analog(x)
-    with torch.no_grad(), on_substrate(analog, ChipTwin(hw, placement, truth)):
+    with torch.no_grad(), substituted(analog, lambda _: ChipTwin(hw, placement, truth)):
         known = analog(x)
-    with torch.no_grad(), on_substrate(analog, ChipTwin(hw, placement, {})):
+    with torch.no_grad(), substituted(analog, lambda _: ChipTwin(hw, placement, {})):
         ignorant = analog(x)
     assert float((known - measured).abs().max()) < 0.05
     assert float((ignorant - measured).abs().max()) > 0.2
@@ -301,7 +300,7 @@ def test_the_cosine_tells_a_right_gradient_from_a_wrong_one() -> None:
     analog, (x, y) = converted(QUIET), clouds(48)
     device = VirtualDevice(QUIET, 1)
     placement = place(analog, device.capabilities())
-    with on_substrate(analog, OnDevice(device, placement)):
+    with substituted(analog, lambda _: OnDevice(device, placement)):
         right, _ = gradient_cosine(analog, LOSS, x, y, step=0.05)
 
     class Blind:
@@ -310,7 +309,7 @@ def test_the_cosine_tells_a_right_gradient_from_a_wrong_one() -> None:
         def mvm(self, site, x, weight, *rest):
             return x @ torch.flip(weight, (0,)).t()
 
-    with on_substrate(analog, OnDevice(device, placement, twin=Blind())):
+    with substituted(analog, lambda _: OnDevice(device, placement, twin=Blind())):
         wrong, _ = gradient_cosine(analog, LOSS, x, y, step=0.05)
     assert right > 0.99
     assert wrong < 0.5
@@ -362,7 +361,9 @@ def test_the_model_that_is_deployed_is_not_touched() -> None:
     assert next(analog_layers(analog))[1].substrate is not deployed.substrate
 
 
-def test_a_resumed_run_asks_for_the_same_operations(tmp_path) -> None:
+@pytest.mark.parametrize("gradient", ["straight-through", "physics-aware"])
+@pytest.mark.parametrize("watch", [None, mho.lab.WatchPolicy(every=1, tolerance=0.01)])
+def test_a_resumed_run_asks_for_the_same_operations(tmp_path, gradient: str, watch) -> None:
     """Stopped after an epoch and resumed: the same weights as without the break, and nothing asked under a new name."""
     (x, y), start = clouds(), converted()
 
@@ -372,7 +373,8 @@ def test_a_resumed_run_asks_for_the_same_operations(tmp_path) -> None:
             analog,
             device,
             [(x[:48], y[:48]), (x[48:], y[48:])],
-            gradient="straight-through",
+            gradient=gradient,
+            watch=watch,
             recipe=TrainSettings(epochs=2, lr=0.05, schedule="constant"),
             epochs=epochs,
             checkpoint=tmp_path / folder,
@@ -408,7 +410,8 @@ def test_a_resumed_run_asks_for_the_same_operations(tmp_path) -> None:
             analog,
             device,
             [(x[:48], y[:48]), (x[48:], y[48:])],
-            gradient="straight-through",
+            gradient=gradient,
+            watch=watch,
             recipe=TrainSettings(epochs=2, lr=0.05, schedule="constant"),
             checkpoint=tmp_path / "broken",
             checkpoint_every=1,
@@ -491,3 +494,32 @@ def test_more_samples_repair_better_and_norms_are_reestimated() -> None:
         samples_needed(again, lambda d, some: None, error, x[:8], (16,))
     with pytest.raises(mho.errors.InputError, match="no batch norm"):
         recalibrate_norms(deploy(converted(), VirtualDevice(SHEET)), [x])
+
+
+def test_an_unknown_gradient_is_refused_and_not_taken_for_another() -> None:
+    with pytest.raises(RangeError, match=r"'physics_aware'.*'physics-aware', 'straight-through'"):
+        fit_in_the_loop(converted(), VirtualDevice(SHEET), [clouds()], gradient="physics_aware")
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+def test_a_twin_is_cut_where_the_device_is(kind: str) -> None:
+    """Around dead rows, and between the channels of a kernel: gains of its blocks belong to the same rows."""
+    torch.manual_seed(0)
+    net: nn.Module = nn.Linear(40, 5) if kind == "linear" else nn.Conv2d(5, 4, (3, 2))
+    x = torch.randn(8, 40) if kind == "linear" else torch.randn(4, 5, 6, 5)
+    hw = HIDDEN.replace(cell=GenericCell())
+    analog = mho.calibrate(mho.convert(nn.Sequential(net), hw), [x]).eval()
+    device = VirtualDevice(hw, 2)
+    dead = {tile: (frozenset({1, 5}), frozenset()) for tile in range(16)}
+    placement = place(analog, device.capabilities(), dead=dead)
+    blocks = [p.inputs for p in placement.patches["0.weight"]]
+    assert blocks == ([(0, 13), (13, 27), (27, 40)] if kind == "linear" else [(0, 12), (12, 18), (18, 30)])
+    learned = mho.lab.measure_columns(device, placement.tiles, writings=2)
+    device = VirtualDevice(hw, 2)
+    with torch.no_grad(), substituted(analog, lambda _: OnDevice(device, placement)):
+        measured = analog(x)
+    with torch.no_grad(), substituted(analog, lambda _: ChipTwin(hw, placement, learned)):
+        known = analog(x)
+    with torch.no_grad(), substituted(analog, lambda _: ChipTwin(hw, placement, {})):
+        ignorant = analog(x)
+    assert float((known - measured).abs().mean()) < 0.3 * float((ignorant - measured).abs().mean())

@@ -240,3 +240,25 @@ def test_closing_a_device_that_is_gone_is_no_error() -> None:
             raise TransportError("gone")
 
     Session(Gone()).close()
+
+
+def test_a_call_that_is_lost_while_a_tile_is_restored_is_tried_again() -> None:
+    """Found by killing a server under load: the restoring itself met a broken line and ended the run."""
+    device = Scripted(fails(2, method="program"))
+    s = written(device, backoff_s=0.0)
+    before = ask(s).currents_uA
+    device.inner, device.boot = VirtualDevice(SHEET, 5, tiles=8), "second"
+    assert torch.equal(ask(s).currents_uA, before)
+    assert (s.log.counts["restored"], s.log.counts["transport"]) == (1, 1)
+
+
+def test_a_read_back_that_did_not_come_is_in_the_log_and_the_tile_is_written() -> None:
+    def lose(report):
+        achieved = report.achieved_uS.clone()
+        achieved[2] = float("nan")
+        return replace(report, achieved_uS=achieved)
+
+    s = session(Scripted(lambda called, number: lose if called == "program" else None))
+    report = s.program(0, pattern(s.device.inner), operation="p")
+    assert int(torch.isnan(report.achieved_uS).sum()) == s.log.counts["invalid"] == 8
+    assert s.device.calls.count("program") == 1

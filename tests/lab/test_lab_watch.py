@@ -152,7 +152,7 @@ def test_parts_of_the_chip_stay_and_writing_is_drawn_anew() -> None:
     second = device.program(0, pattern(device), operation="b", mask=mask).achieved_uS
     assert torch.equal(second[:, 3], first[:, 3])
     assert not torch.equal(second[:, 2], first[:, 2])
-    assert device._state[0].draws.adc_gain is not None
+    assert device._tiles.get(0).draws.adc_gain is not None
     gains = [device._draws(0, name).adc_gain for name in ("a", "b")]
     assert torch.equal(*gains)
     assert not torch.equal(gains[0], device._draws(1, "a").adc_gain)

@@ -48,6 +48,7 @@ def run(
     if record is not None:
         write_atomically(record, found.record.read_bytes())
     console().print(summary_table(found.summary))
+    console().print(found.summary["energy"]["sentence"], soft_wrap=True)
     console().print(f"report: {found.report}", soft_wrap=True)
     if show:
         open_in_browser(found.report)

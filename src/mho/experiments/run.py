@@ -10,6 +10,7 @@ from typing import Any
 from mho.data import load_dataset
 from mho.errors import CheckpointError
 from mho.evaluation.atomic import write_atomically
+from mho.experiments.costs import costs_of
 from mho.experiments.measure import Judge
 from mho.experiments.networks import Say, Trainer
 from mho.experiments.record import encoded, record_of
@@ -78,7 +79,12 @@ def run_recipe(
         for name, result in results.items():
             result.save(folder / "results" / f"{kind}_{name}.npz")
     summary = summarize(described, networks, measured, time.monotonic() - began, command)
-    page = page_of(described, hw, networks, measured, summary)
+    tell("energy")
+    costs = costs_of(networks, measured, data, hw)
+    summary["energy"] = costs.numbers()
+    page = replace(
+        page_of(described, hw, networks, measured, summary), energy=costs.report, equal_accuracy=costs.sentence
+    )
     summary["wall_s"] = round(time.monotonic() - began, 1)
     write_atomically(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     record = record_of(described, hw, networks, measured, summary, len(data.classes))

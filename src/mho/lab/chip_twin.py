@@ -4,7 +4,6 @@ It stands in for the device in the backward pass (physics-aware training), and a
 (twin-trained networks).
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import final
 
@@ -16,7 +15,7 @@ from mho.crossbar.array import program
 from mho.crossbar.mvm import has_fresh_noise
 from mho.crossbar.noise import Counter, Draw, Noise, StaticDraws, draw_static
 from mho.hardware.spec import Hardware, Tile
-from mho.lab.columns import ByTile, Columns, offset_in_lsb
+from mho.lab.columns import Columns, Known, offset_in_lsb
 from mho.lab.placement import Placement
 from mho.nn.site import Programmed, Site
 from mho.nn.surrogate import draw_seed
@@ -28,17 +27,17 @@ class ChipTwin:
 
     In training each product meets new errors of writing and reading; the gains and offsets of the columns are those of
     this device, as ``placement`` puts each output on them. Where an output takes two columns (cells of one sign), their
-    mean is used. Else it is quiet: levels, converters, non-linearity, gains. ``columns`` may be a function, which is
-    asked at each product: a twin that is refreshed while training.
+    mean is used. Else it is quiet: levels, converters, non-linearity, gains. ``columns`` are asked at each product: a
+    :class:`~mho.lab.columns.ColumnStream` makes a twin that is refreshed while training.
     """
 
     simulated = True
 
-    def __init__(self, hardware: Hardware, placement: Placement, columns: ByTile | Callable[[], ByTile]) -> None:
+    def __init__(self, hardware: Hardware, placement: Placement, columns: Known) -> None:
         adc = hardware.adc
         own = None if adc is None else replace(adc, gain_d2d=1.0, offset_d2d_lsb=0.0 if adc.bits is None else 1.0)
         self._hw = hardware.replace(
-            tile=Tile(rows=placement.can.rows), adc=own, mapping=replace(hardware.mapping, per_column=False)
+            tile=Tile(rows=placement.block_rows), adc=own, mapping=replace(hardware.mapping, per_column=False)
         )
         self._placement = placement
         self._columns = columns
@@ -85,13 +84,12 @@ class ChipTwin:
 
     def _periphery(self, site: Site) -> tuple[Tensor, Tensor]:
         """Gain and offset of each output of a site, [blocks of rows, outputs]."""
-        known = self._columns() if callable(self._columns) else self._columns
         patches = self._placement.patches[site.name]
         starts = sorted({p.inputs[0] for p in patches})
         outputs = max(p.outputs[1] for p in patches)
         gain, offset = torch.ones(len(starts), outputs), torch.zeros(len(starts), outputs)
         for p in patches:
-            columns = known.get(p.tile) or Columns.nominal(self._placement.can.cols)
+            columns = self._columns.get(p.tile) or Columns.nominal(self._placement.can.cols)
             lines = (p.plus,) if p.minus is None else (p.plus, p.minus)
             row, span = starts.index(p.inputs[0]), slice(*p.outputs)
             gain[row, span] = torch.stack([columns.gain[line] for line in lines]).mean(0)

@@ -6,7 +6,7 @@ further correction; a network that was not can be corrected by them digitally.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Protocol, final
 
 import torch
 from torch import Tensor
@@ -31,6 +31,12 @@ class Columns:
 ByTile = Mapping[int, Columns]
 
 
+class Known(Protocol):
+    """What is known of a tile's columns now, ``None``: nothing. A mapping by tile, or a stream that still learns."""
+
+    def get(self, tile: int, /) -> Columns | None: ...
+
+
 def offset_in_lsb(offset: Tensor, hw: Hardware) -> Tensor:
     """The offset in LSB of the description's ADC. 0 where it has no bits to count in."""
     if hw.adc is None or hw.adc.bits is None:
@@ -51,7 +57,8 @@ class ColumnStream:
     the targets: an error of writing that is new each time averages out over the calls, one that stays does not.
     """
 
-    def __init__(self, forget: float = 0.95, prior: float = 1e-4) -> None:
+    def __init__(self, start: ByTile | None = None, *, forget: float = 0.95, prior: float = 1e-4) -> None:
+        self.start = dict(start or {})
         self.forget = forget
         self.prior = prior / 12
         self._moments: dict[int, Tensor] = {}
@@ -65,13 +72,26 @@ class ColumnStream:
         before = self._moments.get(tile)
         self._moments[tile] = now if before is None else self.forget * before + now
 
+    def get(self, tile: int, /) -> Columns | None:
+        """What is known of a tile now: learned, or what the stream was started with."""
+        if tile not in self._moments:
+            return self.start.get(tile)
+        count, i, m, ii, im = self._moments[tile]
+        n = count.clamp_min(1.0)
+        mean_i, mean_m = i / n, m / n
+        gain = (im / n - mean_i * mean_m + self.prior) / (ii / n - mean_i**2 + self.prior)
+        offset = torch.where(count > 0, mean_m - gain * mean_i, torch.zeros_like(gain))
+        return Columns(gain.float(), offset.float())
+
     def columns(self) -> dict[int, Columns]:
         """What is known now, by tile."""
-        found = {}
-        for tile, (count, i, m, ii, im) in self._moments.items():
-            n = count.clamp_min(1.0)
-            mean_i, mean_m = i / n, m / n
-            gain = (im / n - mean_i * mean_m + self.prior) / (ii / n - mean_i**2 + self.prior)
-            offset = torch.where(count > 0, mean_m - gain * mean_i, torch.zeros_like(gain))
-            found[tile] = Columns(gain.float(), offset.float())
-        return found
+        known = {tile: self.get(tile) for tile in (*self.start, *self._moments)}
+        return {tile: columns for tile, columns in known.items() if columns is not None}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What was learned, for a checkpoint."""
+        return {str(tile): moments for tile, moments in self._moments.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self._moments = {int(tile): moments for tile, moments in state.items()}

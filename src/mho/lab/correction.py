@@ -17,7 +17,7 @@ from mho.lab.deploy import Deployed
 from mho.lab.substrate import Correction
 from mho.lab.vectors import to_vectors
 from mho.nn.norms import first_inputs, reestimate, tracking_norms
-from mho.nn.site import Site, Substrate, analog_layers
+from mho.nn.site import Site, Substrate, substituted
 
 
 def recalibrate_norms(deployed: Deployed, batches: Iterable[Any], *, count: int = 10) -> Deployed:
@@ -104,10 +104,10 @@ def samples_needed(
 class _Listening:
     """A substrate that notes the products of another one: the vectors that went in, and what came out without bias."""
 
-    def __init__(self, inner: Substrate) -> None:
+    def __init__(self, inner: Substrate, heard: dict[str, tuple[Tensor, Tensor]]) -> None:
         self.inner = inner
         self.simulated = inner.simulated
-        self.heard: dict[str, tuple[Tensor, Tensor]] = {}
+        self.heard = heard
 
     def mvm(self, site: Site, x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
         y = self.inner.mvm(site, x, weight, None, *rest)
@@ -117,14 +117,8 @@ class _Listening:
 
 
 def _heard(model: nn.Module, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    layers = [layer for _, layer in analog_layers(model)]
-    before = [layer.substrate for layer in layers]
-    ears = _Listening(before[0])
-    try:
-        for layer in layers:
-            layer.substrate = ears
+    """What every site was driven with and answered, in the order of the pass."""
+    heard: dict[str, tuple[Tensor, Tensor]] = {}
+    with substituted(model, lambda layer: _Listening(layer.substrate, heard)):
         model(x)
-    finally:
-        for layer, old in zip(layers, before, strict=True):
-            layer.substrate = old
-    return ears.heard
+    return heard

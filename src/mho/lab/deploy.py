@@ -121,7 +121,7 @@ def _rewrite(session: Session, substrate: OnDevice, placement: Placement, tolera
     can = session.capabilities()
     if not (can.partial and can.read_back):
         raise InputError("deploy: rewrites need a device with read-back and masks. Fix: rewrites = 0.")
-    limit = tolerance * (can.g_max_uS - can.lowest_uS if not can.signed else can.g_max_uS)
+    limit = tolerance * (can.g_max_uS - can.g_min_uS)
     written = 0
     for tile in placement.tiles:
         target = substrate.target(tile)

@@ -1,5 +1,6 @@
 """A dry run: the whole loop without a device, to see what it would ask and what that would take."""
 
+from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -12,10 +13,16 @@ from mho.lab.protocol import (
     CellStatus,
     Conductances,
     Health,
-    NotProgrammed,
     ProgramReport,
     Readout,
 )
+from mho.lab.tiles import Tiles
+
+
+@dataclass(eq=False)
+class _TileState:
+    targets_uS: Tensor
+    report: ProgramReport
 
 
 @final
@@ -27,7 +34,7 @@ class DryRun:
 
     def __init__(self, can: Capabilities) -> None:
         self._can = can
-        self._tiles: dict[int, Tensor] = {}
+        self._tiles: Tiles[_TileState] = Tiles("dry run")
         self.programs = 0
         self.mvms = 0
         self.vectors = 0
@@ -45,12 +52,12 @@ class DryRun:
         """Note the targets."""
         checks.program(self._can, tile, targets_uS, mask)
         self.programs += 1
-        old = self._tiles.get(tile)
-        if mask is not None and old is None:
-            raise NotProgrammed(f"dry run, tile {tile}: a mask, and nothing was written before.")
-        whole = targets_uS.float().clone()
-        self._tiles[tile] = whole if mask is None or old is None else torch.where(mask, whole, old)
-        return ProgramReport(operation, None, torch.full(targets_uS.shape, int(CellStatus.UNKNOWN), dtype=torch.uint8))
+        before = self._tiles.before(tile, mask)
+        targets = targets_uS.float().clone()
+        if mask is not None and before is not None:
+            targets = torch.where(mask, targets, before.targets_uS)
+        unknown = torch.full(targets.shape, int(CellStatus.UNKNOWN), dtype=torch.uint8)
+        return self._tiles.put(tile, _TileState(targets, ProgramReport(operation, None, unknown)))
 
     def read(self, tile: int) -> Conductances:
         """The targets."""
@@ -72,13 +79,11 @@ class DryRun:
 
     def health(self) -> Health:
         """Well."""
-        return Health(ok=True, boot="dry run", programmed_tiles=tuple(sorted(self._tiles)), message="a dry run")
+        return Health(ok=True, boot="dry run", programmed_tiles=self._tiles.numbers(), message="a dry run")
 
     def close(self) -> None:
         """Nothing to let go of."""
 
     def _held(self, tile: int) -> Tensor:
         checks.tile_number(self._can, tile)
-        if tile not in self._tiles:
-            raise NotProgrammed(f"dry run, tile {tile}: nothing was written to it. Fix: program it first.")
-        return self._tiles[tile]
+        return self._tiles.get(tile).targets_uS

@@ -6,7 +6,7 @@ None of them needs a twin; all are noisier than one with it.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mho import ste
 from mho.errors import ConversionError
 from mho.hardware.fields import Count, Positive, check_fields
-from mho.nn.site import AnalogLayer, Programmed, Site, Substrate, analog_layers
+from mho.nn.site import Programmed, Site, Substrate, analog_layers, substituted
 from mho.rng import normals, uniforms
 
 SampleLoss = Callable[[Tensor, Tensor], Tensor]
@@ -69,6 +69,15 @@ class FeedbackAlignment:
 Estimator = Spsa | NodePerturbation | FeedbackAlignment
 
 
+@dataclass(eq=False)
+class _Seen:
+    """What passed, product after product: the inputs with their history, the local outputs, what was added to them."""
+
+    inputs: list[Tensor] = field(default_factory=list)
+    local: list[Tensor] = field(default_factory=list)
+    pushed: list[tuple[Tensor, float]] = field(default_factory=list)
+
+
 @final
 class _Tape:
     """A substrate that notes what passes: x with its history, and the output, perturbed where asked.
@@ -78,13 +87,13 @@ class _Tape:
 
     simulated = False
 
-    def __init__(self, inner: Substrate, step: float, draw: Callable[[Tensor, int], Tensor] | None) -> None:
+    def __init__(
+        self, inner: Substrate, seen: _Seen, step: float, draw: Callable[[Tensor, int], Tensor] | None
+    ) -> None:
         self.inner = inner
+        self.seen = seen
         self.step = step
         self.draw = draw
-        self.inputs: list[Tensor] = []
-        self.local: list[Tensor] = []
-        self.pushed: list[tuple[Tensor, float]] = []
 
     def mvm(
         self,
@@ -98,36 +107,26 @@ class _Tape:
         programmed: Programmed,
     ) -> Tensor:
         """The inner product's value; its derivative is that of the ideal product, for this layer's parameters only."""
-        self.inputs.append(x)
+        self.seen.inputs.append(x)
         with torch.no_grad():
             y = self.inner.mvm(site, x.detach(), weight, bias, ranges, bound, training, programmed)
             if self.draw is not None:
-                xi = self.draw(y, len(self.pushed))
+                xi = self.draw(y, len(self.seen.pushed))
                 scale = self.step * float(y.std()) if y.numel() > 1 else self.step
-                self.pushed.append((xi, scale))
+                self.seen.pushed.append((xi, scale))
                 y = y + scale * xi
         ideal = site.op.apply(x.detach(), weight, bias)
-        self.local.append(ideal)
+        self.seen.local.append(ideal)
         return ste.straight_through(y, ideal)
 
 
 @contextmanager
-def _taped(model: nn.Module, step: float, draw: Callable[[Tensor, int], Tensor] | None) -> Iterator[_Tape]:
-    layers = [layer for _, layer in analog_layers(model)]
-    substrates = [layer.substrate for layer in layers]
-    if not layers:
+def _taped(model: nn.Module, step: float = 0.0, draw: Callable[[Tensor, int], Tensor] | None = None) -> Iterator[_Seen]:
+    if next(analog_layers(model), None) is None:
         raise ConversionError("gradient: the network has no analog layer. Way out: mho.convert(model, hardware) first.")
-    tape = _Tape(substrates[0], step, draw)
-    try:
-        _put(layers, [tape] * len(layers))
-        yield tape
-    finally:
-        _put(layers, substrates)
-
-
-def _put(layers: list[AnalogLayer], substrates: "list[Substrate] | list[_Tape]") -> None:
-    for layer, substrate in zip(layers, substrates, strict=True):
-        layer.substrate = substrate
+    seen = _Seen()
+    with substituted(model, lambda layer: _Tape(layer.substrate, seen, step, draw)):
+        yield seen
 
 
 @final
@@ -180,7 +179,7 @@ class EstimatedLoss:
         return _with_slopes(total, [p for _, p in named], slopes)
 
     def _nodes(self, how: NodePerturbation, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        with _taped(model, how.step, None) as tape:
+        with _taped(model) as tape:
             clean = self.loss(model(x), y)
         local = tape.local
         signals = [torch.zeros_like(a) for a in local]
@@ -198,7 +197,7 @@ class EstimatedLoss:
         return torch.as_tensor(pull)
 
     def _alignment(self, how: FeedbackAlignment, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        with _taped(model, 0.0, None) as tape:
+        with _taped(model) as tape:
             out = model(x)
         value = self.loss(out, y).mean()
         (error,) = torch.autograd.grad(value, out, retain_graph=True)

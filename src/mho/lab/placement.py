@@ -13,7 +13,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from mho.crossbar.ops import ConvOp, LinearOp, balanced_blocks
+from mho.crossbar.ops import LinearOp, balanced_blocks
 from mho.errors import ConversionError, RangeError
 from mho.lab.protocol import Capabilities
 from mho.nn.site import Site, analog_layers
@@ -55,6 +55,8 @@ class Placement:
 
     patches: Mapping[str, tuple[Patch, ...]]
     can: Capabilities
+    block_rows: int
+    """The most rows that a block may have: those of the worst tile."""
 
     @property
     def tiles(self) -> tuple[int, ...]:
@@ -77,18 +79,22 @@ class Placement:
         ]
 
 
-def matrix_shape(site: Site) -> tuple[int, int]:
-    """Inputs and outputs of the crossbar that a site needs; a :class:`ConversionError` for what cannot be placed."""
+def row_blocks(site: Site, rows: int) -> tuple[list[tuple[int, int]], int]:
+    """(start, stop) of the rows of each block, as the operation is cut into tiles of ``rows``, and the outputs.
+
+    Raises :class:`ConversionError` for what cannot be placed.
+    """
     op = site.op
     if isinstance(op, LinearOp):
-        return op.in_features, op.out_features
-    if isinstance(op, ConvOp) and op.ndim == 2 and op.groups == 1:
-        return op.rows, op.out_channels
-    raise ConversionError(
-        f"{site.name}: a {op.ndim}-d convolution with {op.groups} groups cannot be driven on a device. Way out: "
-        "keep the "
-        "layer digital (convert(digital=[...])); linear layers and 2-d convolutions of one group can."
-    )
+        outputs, per_unit = op.out_features, 1
+    elif op.ndim == 2 and op.groups == 1:
+        outputs, per_unit = op.out_channels, math.prod(op.kernel)
+    else:
+        raise ConversionError(
+            f"{site.name}: a {op.ndim}-d convolution with {op.groups} groups cannot be driven on a device. Way out: "
+            "keep the layer digital (convert(digital=[...])); linear layers and 2-d convolutions of one group can."
+        )
+    return [(b.start * per_unit, b.stop * per_unit) for b in op.blocks(rows)], outputs
 
 
 def place(
@@ -114,22 +120,21 @@ def place(
     patches: dict[str, tuple[Patch, ...]] = {}
     needed = 0
     for site in sites_of(network, only):
-        inputs, outputs = matrix_shape(site)
-        needed += math.ceil(inputs / rows) * math.ceil(outputs / cols)
+        inputs, outputs = row_blocks(site, rows)
         found = []
-        for block in balanced_blocks(inputs, rows):
+        for block in inputs:
             for columns in balanced_blocks(outputs, cols):
+                needed += 1
                 if free:
-                    tile = free.pop(0)
-                    span = (block.start, block.stop), (columns.start, columns.stop)
-                    found.append(_patch(site.name, tile, *span, can, broken.get(tile, NO_LINES)))
+                    tile, span = free.pop(0), (columns.start, columns.stop)
+                    found.append(_patch(site.name, tile, block, span, can, broken.get(tile, NO_LINES)))
         patches[site.name] = tuple(found)
     if needed > can.tiles:
         raise RangeError(
             f"placement: the network needs {needed} tiles of {can.rows} x {can.cols}, the device has {can.tiles}. Way "
             "out: a device with more tiles, or keep layers digital (convert(digital=[...]))."
         )
-    return Placement(patches, can)
+    return Placement(patches, can, rows)
 
 
 def sites_of(network: nn.Module, only: frozenset[str] | None = None) -> list[Site]:

@@ -102,6 +102,10 @@ class Session:
             report.achieved_uS is not None and tuple(report.achieved_uS.shape) != shape
         ):
             raise DeviceFault(f"{operation}: the report of tile {tile} has another shape than the tile {list(shape)}.")
+        if report.achieved_uS is not None:
+            missing = int((~torch.isfinite(report.achieved_uS)).sum())
+            if missing:  # the cells are written; only their read-back is not known
+                self.log.write("invalid", operation, f"{missing} cells were not read back", count=missing)
         self._remember(tile, targets_uS, operation, mask)
         return report
 
@@ -283,11 +287,9 @@ class Session:
     def _restore(self, tile: int) -> None:
         """Write a tile again under the operations that had written it."""
         known = self._written[tile]
-        self.budget.take("program")
-        self._timed(lambda: self.device.program(tile, known.targets_uS, operation=known.operation))
-        for operation, targets, mask in known.masks:
-            self.budget.take("program")
-            self._timed(partial(self.device.program, tile, targets, operation=operation, mask=mask))
+        for operation, targets, mask in ((known.operation, known.targets_uS, None), *known.masks):
+            write = partial(self.device.program, tile, targets, operation=operation, mask=mask)
+            self._call("program", operation, write)
         self.log.write("restored", known.operation, f"tile {tile} was lost and is written again")
 
 

@@ -1,8 +1,7 @@
 """Training with the device in the forward pass, and putting a trained network on it."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, final
@@ -23,17 +22,20 @@ from mho.lab.session import Session
 from mho.lab.substrate import OnDevice
 from mho.lab.watch import Watch, WatchPolicy
 from mho.nn.conversion import surrogate_of
-from mho.nn.site import Programmed, Site, Substrate, analog_layers
+from mho.nn.site import Programmed, Site, Substrate, analog_layers, substituted
 from mho.train import EpochRecord, History, Recipe, TrainSettings, fit
 from mho.train.run import Loader
 
+POLICIES = ("physics-aware", "straight-through")
 GradientPolicy = Literal["physics-aware", "straight-through"] | Estimator
 CROSS_ENTROPY: SampleLoss = partial(F.cross_entropy, reduction="none")
 
 
 @dataclass(frozen=True, eq=False)
 class LoopResult:
-    """What a run in the loop did. ``cosines``: agreement of the gradient with the device, an epoch each."""
+    """What a run in the loop did. ``columns``: learned on the way (physics-aware); ``cosines``: agreement of the
+    gradient with the device, an epoch each.
+    """
 
     history: History
     placement: Placement
@@ -50,28 +52,13 @@ def connect_session(device: Device, policy: Policy | None, budget: Budget | None
     return Session(device, policy, budget=budget, log=log)
 
 
-@contextmanager
-def on_substrate(model: nn.Module, substrate: Substrate) -> Iterator[nn.Module]:
-    """``model`` with all its products by ``substrate``; afterwards as it was."""
-    layers = [layer for _, layer in analog_layers(model)]
-    before = [layer.substrate for layer in layers]
-    for layer in layers:
-        layer.substrate = substrate
-    try:
-        yield model
-    finally:
-        for layer, old in zip(layers, before, strict=True):
-            layer.substrate = old
-
-
 def hardware_of(model: nn.Module) -> Hardware:
     """The description that the sites of a network share. Raises :class:`RangeError` where they have several."""
     found = {site.hw for _, layer in analog_layers(model) for site in layer.sites.values()}
     if len(found) != 1:
         raise RangeError(
-            f"lab: the network has {len(found)} hardware descriptions, a device is one. Way out: convert with one,"
-            " or keep "
-            "the other layers digital."
+            f"lab: the network has {len(found)} hardware descriptions, a device is one. Way out: convert with one, or "
+            "keep the other layers digital."
         )
     return found.pop()
 
@@ -111,22 +98,23 @@ def fit_in_the_loop(
     and the device's own differences is measured on it and said. The rest as for :func:`mho.fit`; a step of which
     numbers are missing after all retries is skipped and counted there.
 
-    With ``resume`` a run goes on where its checkpoint is; calls are named after their contents, so nothing is counted
-    twice. Raises what the session raises (:class:`TransportError`, :class:`DeviceFault`, :class:`BudgetError`),
-    :class:`RangeError` where the network does not fit, and what :func:`mho.fit` raises.
+    With ``resume`` a run goes on where its checkpoint is, with what it had learned of the columns; calls are named
+    after their contents, so nothing is counted twice. Raises what the session raises (:class:`TransportError`,
+    :class:`DeviceFault`, :class:`BudgetError`), :class:`RangeError` where the network does not fit, and what
+    :func:`mho.fit` raises.
     """
+    estimated = not isinstance(gradient, str)
+    if not estimated and gradient not in POLICIES:
+        raise RangeError(
+            f"fit_in_the_loop: gradient = {gradient!r}. Fix: one of {', '.join(map(repr, POLICIES))}, or an estimator "
+            "(Spsa, NodePerturbation, FeedbackAlignment)."
+        )
     session = connect_session(device, policy, budget, log)
     placement = place(model, session.capabilities(), dead=dead)
-    stream = ColumnStream()
-    start = dict(columns or {})
-
-    def known() -> ByTile:
-        return {**start, **stream.columns()}
-
-    physics_aware = gradient == "physics-aware"
-    model_of_device = ChipTwin(twin or hardware_of(model), placement, known) if physics_aware else None
+    stream = ColumnStream(columns) if gradient == "physics-aware" else None
+    model_of_device = None if stream is None else ChipTwin(twin or hardware_of(model), placement, stream)
     substrate = OnDevice(session, placement, twin=model_of_device, repeats=repeats, log=session.log, stream=stream)
-    estimated = not isinstance(gradient, str)
+    watching = Watch(substrate, watch)
     chosen: Any = EstimatedLoss(loss, gradient, seed=seed) if estimated else _mean(loss)  # type: ignore[arg-type]
     cosines: list[float] = []
 
@@ -143,12 +131,10 @@ def fit_in_the_loop(
         if say is not None:
             say(text)
 
-    watching = Watch(substrate, watch)
-
     def on_batch(step: int, value: float | None) -> None:
         watching.step(step)
 
-    with on_substrate(model, substrate):
+    with substituted(model, lambda _: substrate):
         history = fit(
             model,
             data,
@@ -159,11 +145,13 @@ def fit_in_the_loop(
             checkpoint=checkpoint,
             checkpoint_every=checkpoint_every,
             resume=resume,
+            carry={"watch": watching} if stream is None else {"watch": watching, "stream": stream},
             on_batch=on_batch if watch is not None else None,
             on_epoch=on_epoch,
             progress=progress,
         )
-    return LoopResult(history, placement, known(), session.budget.summary(), dict(session.log.counts), tuple(cosines))
+    learned = {} if stream is None else stream.columns()
+    return LoopResult(history, placement, learned, session.budget.summary(), dict(session.log.counts), tuple(cosines))
 
 
 def _mean(loss: SampleLoss) -> Callable[[Tensor, Tensor], Tensor]:
@@ -226,7 +214,7 @@ def fit_layer_by_layer(
             written.append(name)
             model.get_parameter(name).requires_grad_(False)
             split = _Split(substrate, frozenset(written), surrogate_of(model))
-            with on_substrate(model, split):
+            with substituted(model, lambda _, split=split: split):  # type: ignore[misc]
                 history = fit(model, data, loss=_mean(loss), recipe=recipe, epochs=epochs, seed=seed)
             if say is not None:
                 say(f"{name} is on the device: loss {history.loss:.4f}")

@@ -4,7 +4,8 @@ What a host can see of it is what it could see of silicon: capabilities, read-ba
 its seed stay inside; they may deviate from the data sheet as far as one likes.
 """
 
-from dataclasses import dataclass, field, replace
+import math
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -15,7 +16,7 @@ from mho.crossbar.array import Array, program, slice_factors
 from mho.crossbar.mvm import has_fresh_noise
 from mho.crossbar.noise import Counter, Noise, StaticDraws, draw_static
 from mho.crossbar.ops import LinearOp
-from mho.errors import DeviceFault
+from mho.hardware.cells import Cell
 from mho.hardware.spec import Hardware, Tile
 from mho.lab import checks
 from mho.lab.protocol import (
@@ -24,17 +25,19 @@ from mho.lab.protocol import (
     CellStatus,
     Conductances,
     Health,
-    NotProgrammed,
     ProgramReport,
     Readout,
 )
-from mho.physics.cells import static_draws
+from mho.lab.tiles import Tiles
+from mho.physics import cells
 from mho.rng import derive_seed, normals
 
 DEFAULT_SIDE = 256
 FIXED_AT_FABRICATION = frozenset({"sram", "photonic"})
 """Technologies whose deviation is a mismatch of parts; in the others each writing is a new draw."""
 REWRITTEN = frozenset({"programming"})
+LONG_S = 1e6
+"""An age at which every law that ages has aged."""
 
 
 @dataclass(eq=False)
@@ -43,10 +46,10 @@ class _TileState:
 
     targets_uS: Tensor
     draws: StaticDraws
-    operation: str
     written_s: float
+    array: Array
+    array_t_s: float
     report: ProgramReport
-    arrays: dict[float, Array] = field(default_factory=dict)
 
 
 @final
@@ -85,10 +88,11 @@ class VirtualDevice:
         self._seconds_per_write = seconds_per_write
         self._fade_per_second = fade_per_second
         self._boot = boot
-        self._state: dict[int, _TileState] = {}
+        self._tiles: Tiles[_TileState] = Tiles("virtual device")
+        self._parts: dict[tuple[int, str], Tensor] = {}
+        self._ages = _ages(hardware.cell)
         self._clock_s = 0.0
         self._calibrated_s = 0.0
-        self._closed = False
         worst_uA = self._rows * self._v_max_V * self._span_uS
         self._capabilities = Capabilities(
             vendor="mho",
@@ -108,20 +112,17 @@ class VirtualDevice:
 
     def capabilities(self) -> Capabilities:
         """What this device can do."""
-        self._open()
+        self._tiles.open()
         return self._capabilities
 
     def program(self, tile: int, targets_uS: Tensor, *, operation: str, mask: Tensor | None = None) -> ProgramReport:
         """Write a tile. The error of each written cell is drawn anew, that of the others stays."""
-        self._open()
+        self._tiles.open()
         checks.program(self._capabilities, tile, targets_uS, mask)
-        before = self._state.get(tile)
-        if before is not None and before.operation == operation:
-            return replace(_own(before.report), repeated=True)
-        if mask is not None and before is None:
-            raise NotProgrammed(
-                f"virtual device, tile {tile}: a mask, and nothing was written before. Fix: write the whole tile once."
-            )
+        done = self._tiles.repeated(tile, operation)
+        if done is not None:
+            return done
+        before = self._tiles.before(tile, mask)
         draws = self._draws(tile, operation)
         targets = targets_uS.detach().float().clone()
         if mask is not None and before is not None:
@@ -130,28 +131,31 @@ class VirtualDevice:
             if isinstance(old, Tensor) and isinstance(new, Tensor):
                 draws = draws._replace(programming=torch.where(mask.t(), new, old))
         self._clock_s += self._seconds_per_write
-        state = _TileState(targets, draws, operation, self._clock_s, _NOTHING)
-        self._state[tile] = state
-        state.report = self._report(tile, state, operation, mask)
-        return _own(state.report)
+        t_s = self._hw.environment.t_s
+        array = self._programmed(targets, draws, t_s)
+        achieved = self._read(array, derive_seed(self._seed, "verify", tile, operation))
+        report = ProgramReport(operation, achieved, self._status(draws, mask), time_s=self._clock_s)
+        return self._tiles.put(tile, _TileState(targets, draws, self._clock_s, array, t_s, report))
 
     def read(self, tile: int) -> Conductances:
         """Conductances now, with the noise of one read each."""
-        self._open()
+        self._tiles.open()
         checks.tile_number(self._capabilities, tile)
-        state = self._tile(tile)
-        seed = derive_seed(self._seed, "read back", tile, state.operation, repr(self._clock_s))
-        return Conductances(self._read(state, seed), torch.ones_like(state.targets_uS, dtype=torch.bool), self._clock_s)
+        state = self._tiles.get(tile)
+        seed = derive_seed(self._seed, "read back", tile, state.report.operation, repr(self._clock_s))
+        return Conductances(
+            self._read(self._array(state), seed), torch.ones_like(state.targets_uS, dtype=torch.bool), self._clock_s
+        )
 
     @torch.no_grad()
     def mvm(self, tile: int, inputs_V: Tensor, *, operation: str, full_scale_uA: float, repeats: int = 1) -> Readout:
         """All columns for every input vector, ``repeats`` times with fresh noise."""
-        self._open()
+        self._tiles.open()
         checks.mvm(self._capabilities, tile, inputs_V, full_scale_uA, repeats)
-        state = self._tile(tile)
+        state = self._tiles.get(tile)
         array = self._array(state)
         unit_uA = self._v_max_V * self._span_uS
-        fade = float(torch.exp(torch.tensor(-self._fade_per_second * (self._clock_s - self._calibrated_s))))
+        fade = math.exp(-self._fade_per_second * (self._clock_s - self._calibrated_s))
         x = (inputs_V.detach().float() / self._v_max_V).expand(repeats, *inputs_V.shape).reshape(-1, self._rows)
         r = full_scale_uA / unit_uA
         fresh = Counter(derive_seed(self._seed, "mvm", tile, operation)) if has_fresh_noise(self._hw, array) else None
@@ -172,7 +176,7 @@ class VirtualDevice:
 
     def calibrate(self) -> Calibration:
         """Bring the readout's gain back to what it was when the device was new."""
-        self._open()
+        self._tiles.open()
         self._calibrated_s = self._clock_s
         return Calibration(
             identity=f"{self._capabilities.serial}@{self._clock_s:.6g}",
@@ -183,13 +187,13 @@ class VirtualDevice:
 
     def health(self) -> Health:
         """Always well; what is broken on this chip it does not know itself."""
-        self._open()
+        self._tiles.open()
         return Health(
             ok=True,
             boot=self._boot,
             time_s=self._clock_s,
             temperature_K=self._hw.environment.temperature_K,
-            programmed_tiles=tuple(sorted(self._state)),
+            programmed_tiles=self._tiles.numbers(),
         )
 
     def wait(self, seconds: float) -> None:
@@ -198,41 +202,35 @@ class VirtualDevice:
 
     def close(self) -> None:
         """Let go; what was written is forgotten."""
-        self._closed = True
-        self._state.clear()
-
-    def _open(self) -> None:
-        if self._closed:
-            raise DeviceFault("virtual device: it was closed. Fix: connect again.")
-
-    def _tile(self, tile: int) -> _TileState:
-        if tile not in self._state:
-            raise NotProgrammed(f"virtual device, tile {tile}: nothing was written to it. Fix: program it first.")
-        return self._state[tile]
+        self._tiles.close()
 
     def _draws(self, tile: int, operation: str) -> StaticDraws:
-        fresh = set() if self._hw.cell.technology in FIXED_AT_FABRICATION else REWRITTEN
+        fresh = frozenset() if self._hw.cell.technology in FIXED_AT_FABRICATION else REWRITTEN
 
         def source(shape: tuple[int, ...], label: str) -> Tensor:
-            written = (operation,) if label in fresh else ()
-            return normals(shape, self._seed, "tile", tile, label, *written)
+            if label in fresh:
+                return normals(shape, self._seed, "tile", tile, label, operation)
+            # Of the chip itself: drawn at the first writing, and kept.
+            key = tile, label
+            if key not in self._parts:
+                self._parts[key] = normals(shape, self._seed, "tile", tile, label)
+            return self._parts[key]
 
         return draw_static(self._op, self._hw, torch.Size((self._cols, self._rows)), source) or StaticDraws()
 
+    def _programmed(self, targets_uS: Tensor, draws: StaticDraws, t_s: float) -> Array:
+        w = (targets_uS / self._span_uS).t().contiguous()
+        return program(w, self._op, self._hw, draws, t_s=t_s, bound=torch.tensor(1.0))
+
     def _array(self, state: _TileState) -> Array:
-        aged = self._clock_s - state.written_s if self._ages() else 0.0
-        t_s = self._hw.environment.t_s + aged
-        if t_s not in state.arrays:
-            w = (state.targets_uS / self._span_uS).t().contiguous()
-            state.arrays.clear()
-            state.arrays[t_s] = program(w, self._op, self._hw, state.draws, t_s=t_s, bound=torch.tensor(1.0))
-        return state.arrays[t_s]
+        """What the tile holds now."""
+        t_s = self._hw.environment.t_s + (self._clock_s - state.written_s if self._ages else 0.0)
+        if t_s != state.array_t_s:
+            state.array, state.array_t_s = self._programmed(state.targets_uS, state.draws, t_s), t_s
+        return state.array
 
-    def _ages(self) -> bool:
-        return "aging" in static_draws(self._hw.cell) or getattr(self._hw.cell, "drift_nu", 0.0) > 0
-
-    def _read(self, state: _TileState, seed: int) -> Tensor:
-        array = self._array(state)
+    def _read(self, array: Array, seed: int) -> Tensor:
+        """Conductances [rows, cols] in uS with the noise of one read."""
         factors = slice_factors(self._hw)
         g = torch.stack([f * w for f, w in zip(factors, array.weights, strict=True)]).sum(0)
         if array.read_var is not None:
@@ -240,21 +238,17 @@ class VirtualDevice:
             g = g + var.sqrt() * normals(tuple(g.shape), seed)
         return (g * self._span_uS).t().contiguous()
 
-    def _report(self, tile: int, state: _TileState, operation: str, mask: Tensor | None) -> ProgramReport:
-        achieved = self._read(state, derive_seed(self._seed, "verify", tile, operation))
-        status = torch.full(achieved.shape, int(CellStatus.OK), dtype=torch.uint8)
+    def _status(self, draws: StaticDraws, mask: Tensor | None) -> Tensor:
+        status = torch.full((self._rows, self._cols), int(CellStatus.OK), dtype=torch.uint8)
         if mask is not None:
             status[~mask] = int(CellStatus.SKIPPED)
-        if state.draws.stuck is not None:
-            stuck = (state.draws.stuck < self._hw.faults.stuck_on + self._hw.faults.stuck_off).any(0).t()
+        if draws.stuck is not None:
+            stuck = (draws.stuck < self._hw.faults.stuck_on + self._hw.faults.stuck_off).any(0).t()
             status[stuck] = int(CellStatus.STUCK)
-        return ProgramReport(operation, achieved, status, time_s=self._clock_s)
+        return status
 
 
-_NOTHING = ProgramReport("", None, torch.zeros(0, 0, dtype=torch.uint8))
-
-
-def _own(report: ProgramReport) -> ProgramReport:
-    """The caller's own copy: what he does to it does not change what is remembered."""
-    achieved = None if report.achieved_uS is None else report.achieved_uS.clone()
-    return replace(report, achieved_uS=achieved, status=report.status.clone())
+def _ages(cell: Cell) -> bool:
+    """Whether what was written changes with time: asked of the law itself, at the middle of the range."""
+    g = torch.tensor([(cell.g_min_uS + cell.g_max_uS) / 2])
+    return not torch.equal(cells.age(cell, g, g, LONG_S, torch.ones(1)), g)

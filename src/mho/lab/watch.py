@@ -7,6 +7,7 @@ expect. Repairs are tried in the order of their price, until the error is back w
     -> reprogram (the tile is written again)
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -59,6 +60,26 @@ class Watch:
         self.policy = policy or WatchPolicy()
         self.first: dict[int, Finding] = {}
         self._probes = 0
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What was found first, what is divided out, how often was probed: for a checkpoint."""
+        state = {"probes": torch.tensor(self._probes)}
+        for tile, f in self.first.items():
+            state[f"first.{tile}"] = torch.tensor((f.gain, f.error, f.noise), dtype=torch.float64)
+        for tile, c in self.substrate.columns.items():
+            state[f"columns.{tile}"] = torch.stack((c.gain, c.offset))
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self._probes = int(state["probes"])
+
+        def by_tile(part: str) -> dict[int, Tensor]:
+            found = {name.partition(".")[2]: v for name, v in state.items() if name.startswith(f"{part}.")}
+            return {int(tile): v for tile, v in found.items()}
+
+        self.first = {tile: Finding(*map(float, v)) for tile, v in by_tile("first").items()}
+        self.substrate.columns = {tile: Columns(*v) for tile, v in by_tile("columns").items()}
 
     def step(self, step: int) -> None:
         """Check all tiles each ``policy.every`` steps."""

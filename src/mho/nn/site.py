@@ -5,7 +5,8 @@ is the surrogate of training, a virtual chip or a device.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -179,6 +180,20 @@ def analog_layers(model: nn.Module) -> Iterator[tuple[str, AnalogLayer]]:
     for name, module in model.named_modules():
         if isinstance(module, AnalogLayer):
             yield name, module
+
+
+@contextmanager
+def substituted(model: nn.Module, by: Callable[[AnalogLayer], Substrate]) -> Iterator[None]:
+    """Within the block each analog layer's products are computed by ``by(layer)``; afterwards by what did it before."""
+    layers = [layer for _, layer in analog_layers(model)]
+    before = [layer.substrate for layer in layers]
+    try:
+        for layer in layers:
+            layer.substrate = by(layer)
+        yield
+    finally:
+        for layer, substrate in zip(layers, before, strict=True):
+            layer.substrate = substrate
 
 
 @runtime_checkable

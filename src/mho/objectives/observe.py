@@ -17,7 +17,7 @@ from mho.crossbar.ops import Block, Op
 from mho.errors import ConversionError
 from mho.hardware.spec import Hardware
 from mho.nn import MultiheadAttention, Recurrent
-from mho.nn.site import AnalogLayer, Programmed, Site, Substrate, analog_layers, is_traced
+from mho.nn.site import AnalogLayer, Programmed, Site, Substrate, analog_layers, is_traced, substituted
 from mho.objectives.weights import AnalogWeight
 from mho.physics import converters, neuron
 
@@ -138,14 +138,8 @@ def observed(model: nn.Module) -> Iterator[Observed]:
     layers = [layer for _, layer in analog_layers(model)]
     # The out-projection of an attention is a layer of its own, and sees time first too.
     inner = {id(part): 1 for layer in layers if _batch_axis(layer) for part in layer.modules()}
-    kept = [(layer, layer.substrate) for layer in layers]
-    try:
-        for layer, substrate in kept:
-            layer.substrate = _Tap(substrate, seen, inner.get(id(layer), 0))
+    with substituted(model, lambda layer: _Tap(layer.substrate, seen, inner.get(id(layer), 0))):
         yield seen
-    finally:
-        for layer, substrate in kept:
-            layer.substrate = substrate
 
 
 def readout_slope(u: Tensor, hw: Hardware) -> Tensor:

@@ -13,6 +13,9 @@ from torch import Tensor
 from mho import ste
 from mho.errors import HardwareError, InputError
 
+BOW = 1.5 * math.sqrt(3.0)
+NEWTON_STEPS = 30
+
 
 def levels(bits: int) -> int:
     """L = 2**(bits - 1) - 1: the codes are -L ... L. 2 <= bits <= 24, else :class:`HardwareError`.
@@ -93,6 +96,29 @@ def adc_static(y: Tensor, gain: Tensor | float | None = None, offset: Tensor | f
     return y if offset is None else y + offset
 
 
+def bow(u: Tensor) -> Tensor:
+    """(3 sqrt(3) / 2) u (1 - u^2) for u in [-1, 1]: 0 at 0 and both ends, 1 at u = 1 / sqrt(3)."""
+    return BOW * u * (1.0 - u * u)
+
+
+def bow_slope(u: Tensor) -> Tensor:
+    """Derivative of :func:`bow`: (3 sqrt(3) / 2) (1 - 3 u^2)."""
+    return BOW * (1.0 - 3.0 * u * u)
+
+
+def inl_inverse(y: Tensor, peak_lsb: float, top: int) -> Tensor:
+    """The u in [-1, 1] with u + (peak_lsb / top) bow(u) = y: the signal that a bent converter shows as y.
+
+    y: any shape, in units of the range; ``top`` = :func:`levels`. Newton's method, float64 to rounding; for
+    |peak_lsb| < top / (3 sqrt(3)), where the curve is monotone.
+    """
+    c = peak_lsb / top
+    u = y.clone()
+    for _ in range(NEWTON_STEPS if c else 0):
+        u = (u - (u + c * bow(u) - y) / (1 + c * bow_slope(u))).clamp(-1, 1)
+    return u
+
+
 def inl(x: Tensor, full_range: Tensor | float, peak_lsb: Tensor | float, bits: int) -> Tensor:
     """x + peak_lsb (r / L) (3 sqrt(3) / 2) u (1 - u^2), u = clamp(x / r, -1, 1).
 
@@ -104,8 +130,7 @@ def inl(x: Tensor, full_range: Tensor | float, peak_lsb: Tensor | float, bits: i
     """
     r = _range(x, full_range)
     u = ste.clamp(x.to(r.dtype) / torch.where(r > 0, r, 1.0), -1.0, 1.0)
-    bow = (1.5 * math.sqrt(3.0)) * u * (1.0 - u * u)
-    return (x + peak_lsb * (r / levels(bits)) * bow).to(x.dtype)
+    return (x + peak_lsb * (r / levels(bits)) * bow(u)).to(x.dtype)
 
 
 def transfer(

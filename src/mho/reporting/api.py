@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from mho.costs.report import EnergyReport
 from mho.errors import InputError
 from mho.evaluation.atomic import write_atomically
 from mho.evaluation.result import Result
+from mho.reporting.energy import energy_sections
 from mho.reporting.figures import accuracy_vs_age, accuracy_vs_noise, chip_histogram
 from mho.reporting.page import render
 from mho.reporting.run import RunData, run_sections
@@ -17,15 +19,16 @@ from mho.reporting.sections import Details, Figure, Hero, Section, Stat, Table, 
 from mho.reporting.series import Baseline, Curve, Group
 from mho.units import duration_text
 
-Item = Result | RunData | Section
+Item = Result | RunData | EnergyReport | Section
 _MOST_CURVES = 6
 
 
 def report(path: str | os.PathLike[str], *items: Item) -> Path:
     """Write one self-contained HTML page of ``items`` to ``path``, atomically, and return the path.
 
-    Items: :class:`~mho.evaluation.result.Result`, :class:`RunData`, or sections (:class:`Hero`, :class:`Text`,
-    :class:`Table`, :class:`Figure`, :class:`Details`), in the order of the page. Text is escaped.
+    Items: :class:`~mho.evaluation.result.Result`, :class:`RunData`, :class:`~mho.costs.EnergyReport`, or sections
+    (:class:`Hero`, :class:`Text`, :class:`Table`, :class:`Figure`, :class:`Details`), in the order of the page. Text is
+    escaped.
 
     Raises :class:`InputError` for anything else or for no items, and :class:`~mho.errors.CheckpointError`
     naming the path where it cannot be written.
@@ -45,11 +48,13 @@ def _sections(item: Item) -> Iterable[Section]:
         return result_sections(item)
     if isinstance(item, RunData):
         return run_sections(item)
+    if isinstance(item, EnergyReport):
+        return energy_sections(item)
     if isinstance(item, (Hero, Text, Table, Figure, Details)):
         return (item,)
     raise InputError(
         f"report: cannot show a {type(item).__name__}. "
-        "Fix: give a Result, RunData, or a section (Hero, Text, Table, Figure, Details)."
+        "Fix: give a Result, RunData, EnergyReport, or a section (Hero, Text, Table, Figure, Details)."
     )
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mho.costs.report import EnergyReport
 from mho.errors import InputError
 from mho.evaluation.atomic import write_atomically
+from mho.reporting.energy import energy_sections
 from mho.reporting.figures import accuracy_vs_age, accuracy_vs_noise, chip_histogram, training_curves
 from mho.reporting.maps import conductance_map, dominance_bars
 from mho.reporting.page import render
@@ -54,6 +56,8 @@ class RunData:
     seeds: tuple[int, ...] | None = None
     command: str | None = None
     wall_s: float | None = None
+    energy: EnergyReport | None = None
+    equal_accuracy: str = ""
 
 
 def run_report(path: str | os.PathLike[str], run: RunData) -> Path:
@@ -88,6 +92,8 @@ def run_sections(run: RunData) -> tuple[Section, ...]:
     if run.conductance_uS is not None:
         cells = np.asarray(run.conductance_uS, dtype=np.float64)
         sections.append(conductance_map(cells, layer=run.conductance_layer, title="Conductances of a layer"))
+    if run.energy is not None:
+        sections.extend(energy_sections(run.energy, run.equal_accuracy))
     sections.extend(_repeat(run))
     return tuple(sections)
 

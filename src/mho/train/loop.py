@@ -1,6 +1,7 @@
 """The training loop: one for digital, quantisation-aware and hardware-aware networks."""
 
 import os
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from mho.train.optimizer import make_optimizer
 from mho.train.progress import progress_bar
 from mho.train.recipe import load_recipe
 from mho.train.run import Hooks, Loader, OnBatch, OnEpoch, Run
-from mho.train.saving import Saver
+from mho.train.saving import Carried, Saver
 from mho.train.settings import Recipe, TrainSettings
 from mho.train.step import Average, BufferGuard, Loss, ModelLoss, StepLoss, distilled, plain
 
@@ -70,6 +71,7 @@ def fit(
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int | None = None,
     resume: bool = False,
+    carry: Mapping[str, Carried] | None = None,
     refuse_limit: int = 10,
     on_batch: OnBatch | None = None,
     on_epoch: OnEpoch | None = None,
@@ -93,7 +95,8 @@ def fit(
 
     ``checkpoint``: folder to save to after each epoch and each ``checkpoint_every`` steps. With
     ``resume`` the newest save there is continued, to the same bits as without the break (the loader's
-    order must come from ``set_epoch`` or from torch's global generator); without one, training starts.
+    order must come from ``set_epoch`` or from torch's global generator); without one, training starts. ``carry``:
+    further objects with ``state_dict`` and ``load_state_dict`` (tensors by name) that are saved and restored too.
     Ctrl-C stops after the running step, saves, and raises ``KeyboardInterrupt``.
 
     Raises :class:`TrainingError` after ``refuse_limit`` refused steps in a row, for a loader without
@@ -116,7 +119,7 @@ def fit(
     if checkpoint is not None:
         facts = {"seed": seed, "batches": batches, "optimizer_class": type(optimizer).__name__}
         run_table = {**settings.model_dump(exclude_none=True), **facts}
-        saver = Saver(checkpoint, model, optimizer, average, device, run_table)
+        saver = Saver(checkpoint, model, optimizer, average, device, run_table, dict(carry or {}))
     cuda = [device] if device.type == "cuda" else []
     was_training = model.training
     analog.set_censoring(model, settings.censor)

@@ -5,7 +5,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import torch
 from torch import nn
@@ -16,6 +16,14 @@ from mho.train.history import EpochRecord, History
 from mho.train.step import Average
 
 Rng = dict[str, torch.Tensor]
+
+
+class Carried(Protocol):
+    """What changes while training beside model and optimizer, and must be found again: tensors by name."""
+
+    def state_dict(self) -> dict[str, torch.Tensor]: ...
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None: ...
 
 
 def rng_state(device: torch.device) -> Rng:
@@ -90,7 +98,9 @@ def _versions() -> dict[str, str]:
 @final
 @dataclass
 class Saver:
-    """Saves and restores one run in ``folder``. ``run`` are the settings that a resumed run must share."""
+    """Saves and restores one run in ``folder``. ``run`` are the settings that a resumed run must share, ``carry`` what
+    else changes while training, by name.
+    """
 
     folder: str | os.PathLike[str]
     model: nn.Module
@@ -98,6 +108,7 @@ class Saver:
     average: Average | None
     device: torch.device
     run: dict[str, Any]
+    carry: Mapping[str, Carried] = field(default_factory=dict)
     keep: int = 1
     last: tuple[int, int] | None = None
 
@@ -112,6 +123,8 @@ class Saver:
         extra = {f"rng.{name}": value for name, value in rng_state(self.device).items()}
         extra |= {f"epoch_rng.{name}": value for name, value in epoch_rng.items()}
         extra |= {f"average.{name}": value for name, value in (self.average.values if self.average else {}).items()}
+        for name, carried in self.carry.items():
+            extra |= {f"carry.{name}.{key}": value for key, value in carried.state_dict().items()}
         state = {"versions": _versions(), "run": self.run, "position": position.as_table()}
         save_checkpoint(self.folder, self.model, self.optimizer, state, extra=extra, keep=self.keep)
         self.last, self.keep = place, 2
@@ -123,12 +136,15 @@ class Saver:
             return None
         self._same_run(found.state.get("run", {}), str(found.path))
         found.restore(self.model, self.optimizer)
-        parts: dict[str, Rng] = {"rng": {}, "epoch_rng": {}, "average": {}}
+        parts: dict[str, Rng] = {"rng": {}, "epoch_rng": {}, "average": {}, "carry": {}}
         for name, value in found.extra.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = value
         if self.average is not None:
             self.average.values = {name: value.to(self.device) for name, value in parts["average"].items()}
+        for name, carried in self.carry.items():
+            own = {key.removeprefix(f"{name}."): v for key, v in parts["carry"].items() if key.startswith(f"{name}.")}
+            carried.load_state_dict(own)
         set_rng_state(parts["rng"], self.device)
         position = Position.from_table(found.state["position"])
         self.last, self.keep = (position.epoch, position.batch), 2

@@ -15,7 +15,7 @@ from mho.lab.twin import bits as steps
 from mho.lab.twin.cells import ReadBack
 from mho.lab.twin.columns import fit_columns
 from mho.lab.twin.estimates import realised, root, spread
-from mho.lab.twin.likelihood import Codes, Parameters, expected_code, log_likelihood, scores, thresholds, unbent
+from mho.lab.twin.likelihood import Codes, Parameters, expected_code, log_likelihood, scores, thresholds
 from mho.lab.twin.measurements import AgedRead, Writing
 from mho.lab.twin.sigma import Groups, fit_sigma, group
 from mho.physics import converters
@@ -60,7 +60,7 @@ def test_a_bow_that_folds_back_is_refused() -> None:
     with pytest.raises(TwinError, match=r"inl_lsb = 6: a converter of 31 levels is not monotone"):
         thresholds(31, 6.0)
     y = torch.linspace(-1, 1, 41, dtype=torch.float64)
-    assert converters.inl(unbent(y, 31, 2.0), 1.0, 2.0, 6) == pytest.approx(y, abs=1e-9)
+    assert converters.inl(converters.inl_inverse(y, 2.0, 31), 1.0, 2.0, 6) == pytest.approx(y, abs=1e-9)
 
 
 def test_probabilities_of_all_codes_add_to_one_and_give_the_mean() -> None:

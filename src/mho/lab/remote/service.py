@@ -191,6 +191,7 @@ class Service:
         with self._lease.call(client):
             self._pace(self._holder_rate)
             reader = asyncio.ensure_future(read_ahead())
+            reader.add_done_callback(_noted)
             try:
                 while (work := await _first(waiting, reader)) is not None:
                     await self._answer(context, await work)

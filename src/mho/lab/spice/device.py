@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, final
 
 import torch
 from torch import Tensor
 
-from mho.errors import DeviceFault, RangeError
+from mho.errors import RangeError
 from mho.lab import checks
 from mho.lab.protocol import (
     Calibration,
@@ -16,7 +16,6 @@ from mho.lab.protocol import (
     CellStatus,
     Conductances,
     Health,
-    NotProgrammed,
     ProgramReport,
     Readout,
 )
@@ -24,6 +23,7 @@ from mho.lab.spice.access import Access, AccessMosfet
 from mho.lab.spice.netlist import check_wire, options
 from mho.lab.spice.referee import noise_density, solve_columns, solve_superposition
 from mho.lab.spice.run import COMMAND, version
+from mho.lab.tiles import Tiles
 from mho.physics.converters import quantize
 from mho.physics.thermal import boxcar_bandwidth_Hz
 from mho.rng import normals
@@ -93,9 +93,8 @@ class SpiceDevice:
         self._noise, self._t_read_s, self._solve, self._seed = noise, t_read_s, solve, seed
         self._bandwidth_Hz = boxcar_bandwidth_Hz(t_read_s)
         self._boot, self._timeout_s, self._command = boot, timeout_s, command
-        self._state: dict[int, _TileState] = {}
+        self._tiles: Tiles[_TileState] = Tiles("spice device")
         self._clock_s = 0.0
-        self._closed = False
         worst_uA = rows * v_max_V * g_max_uS
         self._capabilities = Capabilities(
             vendor="ngspice",
@@ -119,20 +118,17 @@ class SpiceDevice:
 
     def capabilities(self) -> Capabilities:
         """What this device can do."""
-        self._open()
+        self._tiles.open()
         return self._capabilities
 
     def program(self, tile: int, targets_uS: Tensor, *, operation: str, mask: Tensor | None = None) -> ProgramReport:
         """Put the cells of a tile in place; nothing is simulated yet."""
-        self._open()
+        self._tiles.open()
         checks.program(self._capabilities, tile, targets_uS, mask)
-        before = self._state.get(tile)
-        if before is not None and before.report.operation == operation:
-            return replace(_own(before.report), repeated=True)
-        if mask is not None and before is None:
-            raise NotProgrammed(
-                f"spice device, tile {tile}: a mask, and nothing was written before. Fix: write the whole tile once."
-            )
+        done = self._tiles.repeated(tile, operation)
+        if done is not None:
+            return done
+        before = self._tiles.before(tile, mask)
         # The clamp takes away what the slack of the limits let through: a cell of -1e-9 uS is no resistor.
         targets = targets_uS.detach().float().clamp(self._capabilities.lowest_uS, self._capabilities.g_max_uS)
         status = torch.full(targets.shape, int(CellStatus.OK), dtype=torch.uint8)
@@ -140,22 +136,21 @@ class SpiceDevice:
             targets = torch.where(mask, targets, before.targets_uS)
             status[~mask] = int(CellStatus.SKIPPED)
         report = ProgramReport(operation, targets.clone(), status, time_s=self._clock_s)
-        self._state[tile] = _TileState(targets, report)
-        return _own(report)
+        return self._tiles.put(tile, _TileState(targets, report))
 
     def read(self, tile: int) -> Conductances:
         """The conductances of the resistors: what is in the netlist."""
-        self._open()
+        self._tiles.open()
         checks.tile_number(self._capabilities, tile)
-        g_uS = self._tile(tile).targets_uS.clone()
+        g_uS = self._tiles.get(tile).targets_uS.clone()
         return Conductances(g_uS, torch.ones_like(g_uS, dtype=torch.bool), self._clock_s)
 
     def mvm(self, tile: int, inputs_V: Tensor, *, operation: str, full_scale_uA: float, repeats: int = 1) -> Readout:
         """All columns for every input vector, ``repeats`` times with fresh noise on one solution."""
-        self._open()
+        self._tiles.open()
         can = self._capabilities
         checks.mvm(can, tile, inputs_V, full_scale_uA, repeats)
-        state = self._tile(tile)
+        state = self._tiles.get(tile)
         driven_V = quantize(inputs_V.detach().double(), can.v_max_V, can.input_bits)
         currents_uA = self._currents(state, driven_V).expand(repeats, -1, -1)
         if self._noise:
@@ -174,7 +169,7 @@ class SpiceDevice:
 
     def calibrate(self) -> Calibration:
         """Nothing moves in this device, so that nothing is left to calibrate."""
-        self._open()
+        self._tiles.open()
         return Calibration(
             identity=f"{self._capabilities.firmware}@{self._clock_s:.6g}",
             time_s=self._clock_s,
@@ -184,28 +179,18 @@ class SpiceDevice:
 
     def health(self) -> Health:
         """Well as long as the command answers."""
-        self._open()
+        self._tiles.open()
         return Health(
             ok=version(self._command) == self._capabilities.firmware,
             boot=self._boot,
             time_s=self._clock_s,
             temperature_K=self._temperature_K,
-            programmed_tiles=tuple(sorted(self._state)),
+            programmed_tiles=self._tiles.numbers(),
         )
 
     def close(self) -> None:
         """Let go; what was written is forgotten."""
-        self._closed = True
-        self._state.clear()
-
-    def _open(self) -> None:
-        if self._closed:
-            raise DeviceFault("spice device: it was closed. Fix: make a new one.")
-
-    def _tile(self, tile: int) -> _TileState:
-        if tile not in self._state:
-            raise NotProgrammed(f"spice device, tile {tile}: nothing was written to it. Fix: program it first.")
-        return self._state[tile]
+        self._tiles.close()
 
     def _currents(self, state: _TileState, inputs_V: Tensor) -> Tensor:
         if self._solve == "each":
@@ -256,9 +241,3 @@ class SpiceDevice:
             timeout_s=self._timeout_s,
             command=self._command,
         )
-
-
-def _own(report: ProgramReport) -> ProgramReport:
-    """The caller's own copy: what is done to it does not change what is remembered."""
-    achieved = None if report.achieved_uS is None else report.achieved_uS.clone()
-    return replace(report, achieved_uS=achieved, status=report.status.clone())

@@ -11,10 +11,11 @@ import torch
 
 from mho.lab.twin.cells import ReadBack
 from mho.lab.twin.estimates import Z95, Estimate, root
-from mho.lab.twin.likelihood import BOW, Parameters, unbent
+from mho.lab.twin.likelihood import Parameters
 from mho.lab.twin.measurements import Measurements
 from mho.lab.twin.readout import ReadoutFit, populations, standard_errors
 from mho.lab.twin.signals import codes_of, inputs_of
+from mho.physics.converters import bow_slope, inl_inverse
 
 UNIDENTIFIED = (
     "adc.gain_d2d: without read-back a gain is told from the conductances of its column only as far as the error of "
@@ -45,7 +46,7 @@ def repeats_sigma(data: Measurements, p: Parameters, bits_out: int | None) -> Es
         v2 = inputs_of(data, pair, data.can.input_bits).square().sum(1, keepdim=True)
         y = code.double() / top
         inl_lsb = float(p.shared[0])
-        bend = 1 + BOW * inl_lsb / top * (1 - 3 * unbent(y.mean(0), top, inl_lsb).square())
+        bend = 1 + inl_lsb / top * bow_slope(inl_inverse(y.mean(0), inl_lsb, top))
         scale = (p.gain * bend / r) ** 2 * v2
         var = y.var(0)
         slope += float((scale * (var - top**-2 / 12))[inside].sum())

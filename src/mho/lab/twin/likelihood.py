@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from mho.errors import TwinError
+from mho.physics.converters import BOW, bow, bow_slope, inl_inverse
 
-BOW = 1.5 * math.sqrt(3.0)
 HALF_LN_2PI = 0.5 * math.log(2.0 * math.pi)
-NEWTON_STEPS = 30
 SMALLEST_VAR = 1e-14
 """Variances below this share of r^2 are rounding."""
 SHARED = ("inl_lsb", "read_const", "read_rel", "output_var")
@@ -65,28 +64,18 @@ class Scores(NamedTuple):
     shared: Tensor
 
 
-def unbent(y: Tensor, levels: int, inl_lsb: float) -> Tensor:
-    """F^-1 of y in [-1, 1] (units of r): the signal that a bent converter shows as y; Newton's method."""
-    c = BOW * inl_lsb / levels
-    u = y.clone()
-    for _ in range(NEWTON_STEPS if c else 0):
-        u = (u - (u + c * u * (1 - u * u) - y) / (1 + c * (1 - 3 * u * u))).clamp(-1, 1)
-    return u
-
-
 def thresholds(levels: int, inl_lsb: float) -> tuple[Tensor, Tensor]:
     """(T, dT/d inl) [2 levels] in units of r; T_k belongs to (k + 1/2) / levels, k = -levels ... levels - 1.
 
     :class:`TwinError` where the bent converter is not monotone: |inl| >= levels / (3 sqrt(3)).
     """
-    c = BOW * inl_lsb / levels
     if not abs(inl_lsb) < levels / (2 * BOW):
         raise TwinError(
             f"inl_lsb = {inl_lsb:.3g}: a converter of {levels} levels is not monotone. Cause: the data are not those "
             "of a converter with a small bow. Fix: look at one column's codes against its input."
         )
-    u = unbent((torch.arange(-levels, levels, dtype=torch.float64) + 0.5) / levels, levels, inl_lsb)
-    return u, -(BOW / levels) * u * (1 - u * u) / (1 + c * (1 - 3 * u * u))
+    u = inl_inverse((torch.arange(-levels, levels, dtype=torch.float64) + 0.5) / levels, inl_lsb, levels)
+    return u, -bow(u) / (levels + inl_lsb * bow_slope(u))
 
 
 def variance(data: Codes, shared: Tensor) -> Tensor:

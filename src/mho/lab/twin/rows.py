@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from mho.lab.twin.cells import ReadBack
-from mho.lab.twin.likelihood import Parameters, unbent
+from mho.lab.twin.likelihood import Parameters
 from mho.lab.twin.measurements import Measurements
 from mho.lab.twin.signals import codes_of, inputs_of, reference_of
+from mho.physics.converters import inl_inverse
 
 CLIPPED = 0.02
 """A vector of which a larger share of the columns clips is left out."""
@@ -50,7 +51,7 @@ def fit_rows(data: Measurements, p: Parameters, noise: ReadBack, bits: tuple[int
             inside = weight * (code.abs() < top)
             good = inside.mean(1) > 1 - CLIPPED
             v = inputs_of(data, pair, bits[0])[good]
-            signal = (unbent(code[good].double() / top, top, float(p.shared[0])) - p.offset) / p.gain
+            signal = (inl_inverse(code[good].double() / top, float(p.shared[0]), top) - p.offset) / p.gain
             rest = (signal * (pair.full_scale_uA / data.unit_uA) - v @ g) * inside[good]
             vv += v.t() @ v
             b += ((v.t() @ rest) * g).sum(1)
