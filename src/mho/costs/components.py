@@ -11,8 +11,6 @@ from mho.hardware.cost import Cost, Quantity
 from mho.hardware.spec import Hardware
 
 PICO = 1e-12
-DYNAMIC = ("drive", "array", "lines", "adc", "logic", "buffers", "links", "tile")
-"""Parts of the energy of a weight, in the order of the signal; ``static`` and ``programming`` are added by the sum."""
 
 
 def at_node(constant: Constant, cost: Cost) -> Spread:

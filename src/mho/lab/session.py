@@ -15,7 +15,7 @@ from typing import TypeVar, final
 import torch
 from torch import Tensor
 
-from mho.errors import DeviceBusyError, DeviceFault, TransportError
+from mho.errors import DeviceFault, TransportError
 from mho.lab import checks
 from mho.lab.log import EventLog
 from mho.lab.policy import Budget, Policy
@@ -210,8 +210,6 @@ class Session:
                     raise
                 self.log.write("fault", operation, str(error), attempt=attempt)
                 self._restore(tile)
-            except DeviceBusyError as error:
-                self._failed("transport", operation, error, attempt)
             except TransportError as error:
                 self._failed("timeout" if isinstance(error, CallTimeout) else "transport", operation, error, attempt)
             except DeviceFault as error:

@@ -9,7 +9,7 @@ product.
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -24,8 +24,6 @@ from mho.lab.protocol import Device, ProgramReport
 from mho.lab.vectors import from_vectors, matrix, to_vectors
 from mho.nn.site import Programmed, Site, Substrate
 from mho.nn.surrogate import refuse_unknown_ranges
-
-Gradient = Literal["physics-aware", "straight-through"]
 
 
 def digest(*tensors: Tensor, extra: str = "") -> str:
@@ -202,10 +200,6 @@ class OnDevice:
         before = self.reports[tile].operation.partition("#")[0]
         operation = f"{before}#{reason}"
         self.reports[tile] = self.device.program(tile, self._expected[tile], operation=operation)
-
-    def forget(self) -> None:
-        """Write everything again at the next product (the device may have drifted, or lost it)."""
-        self._held.clear()
 
     def _patches(self, site: Site) -> tuple[Patch, ...]:
         return self.placement.patches[site.name]

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,8 +26,8 @@ from mho.nn.site import Programmed, Site, Substrate, analog_layers, substituted
 from mho.train import EpochRecord, History, Recipe, TrainSettings, fit
 from mho.train.run import Loader
 
-POLICIES = ("physics-aware", "straight-through")
-GradientPolicy = Literal["physics-aware", "straight-through"] | Estimator
+Modelled = Literal["physics-aware", "straight-through"]
+GradientPolicy = Modelled | Estimator
 CROSS_ENTROPY: SampleLoss = partial(F.cross_entropy, reduction="none")
 
 
@@ -104,10 +104,11 @@ def fit_in_the_loop(
     :func:`mho.fit` raises.
     """
     estimated = not isinstance(gradient, str)
-    if not estimated and gradient not in POLICIES:
+    if not estimated and gradient not in get_args(Modelled):
+        known = ", ".join(map(repr, get_args(Modelled)))
         raise RangeError(
-            f"fit_in_the_loop: gradient = {gradient!r}. Fix: one of {', '.join(map(repr, POLICIES))}, or an estimator "
-            "(Spsa, NodePerturbation, FeedbackAlignment)."
+            f"fit_in_the_loop: gradient = {gradient!r}. Fix: one of {known}, or an estimator (Spsa, NodePerturbation, "
+            "FeedbackAlignment)."
         )
     session = connect_session(device, policy, budget, log)
     placement = place(model, session.capabilities(), dead=dead)

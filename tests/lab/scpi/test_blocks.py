@@ -8,7 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mho.errors import RangeError, TransportError
-from mho.lab.scpi.blocks import decode_floats, encode_block, encode_floats, parse_block
+from mho.lab.scpi.blocks import decode_floats, encode_block, encode_floats, read_block
+
+
+def parse_block(message: bytes) -> tuple[bytes, bytes]:
+    """Payload of the block at the beginning of ``message``, and what is behind it."""
+    at = 0
+
+    def read(count: int) -> bytes:
+        nonlocal at
+        piece = message[at : at + count]
+        at += count
+        return piece
+
+    payload = read_block(read, len(message))
+    return payload, message[at:]
 
 
 def test_the_published_form() -> None:

@@ -25,9 +25,8 @@ from mho.lab.scpi.blocks import decode_floats, encode_floats
 from mho.lab.scpi.layout import BenchLayout
 from mho.lab.scpi.line import Line, Wire
 
-OVERRANGE = 9.8e37
-"""SCPI-99, 7.2.1: +-9.9E+37 is infinity (beyond range), 9.91E+37 is "not a number"."""
 NOT_A_NUMBER = 9.905e37
+"""SCPI-99, 7.2.1: +-9.9E+37 is infinity (beyond range), 9.91E+37 is "not a number"; this lies between them."""
 POWER_ON = 1 << 7
 """Bit of the standard event register (IEEE 488.2, 11.5.1): switched on since it was read last."""
 MISSED_REL = 0.1

@@ -46,20 +46,6 @@ def read_block(read: Callable[[int], bytes], most_bytes: int) -> bytes:
     return _exactly(read, int(length))
 
 
-def parse_block(message: bytes) -> tuple[bytes, bytes]:
-    """Payload of the block at the beginning of ``message``, and what is behind it."""
-    at = 0
-
-    def read(count: int) -> bytes:
-        nonlocal at
-        piece = message[at : at + count]
-        at += count
-        return piece
-
-    payload = read_block(read, len(message))
-    return payload, message[at:]
-
-
 def encode_floats(values: Tensor, order: ByteOrder) -> bytes:
     """The block of a tensor as 32-bit floats (``FORMat REAL,32``)."""
     return encode_block(values.detach().float().contiguous().numpy().astype(_KINDS[order]).tobytes())
