@@ -1,18 +1,24 @@
 """A whole run in little: every file that it promises, and what it refuses."""
 
+import html
 import json
 import tomllib
 
 import numpy as np
 import pytest
+import torch
 
+from mho.costs import energy
+from mho.costs.front import Point, at_equal_accuracy
 from mho.errors import CheckpointError, HardwareError, RecipeError
 from mho.evaluation.result import Result
 from mho.experiments import run_recipe
+from mho.experiments.costs import RunCosts
 from mho.experiments.networks import training_hardware
 from mho.experiments.stored import evaluate_stored
 from mho.hardware import load_hardware
 from mho.models import build
+from mho.nn import calibrate, convert
 from mho.train import TrainSettings, load_recipe, parse_recipe
 
 RECIPE = """
@@ -150,6 +156,31 @@ def test_the_report_shows_the_run(run):
     page = run[0].report.read_text()
     for text in ("Hardware-aware network", "Digital network", "pcm-joshi2020", "clip_sigma", "mho run"):
         assert text in page
+
+
+def test_the_run_ends_with_the_energy_of_both_networks_and_who_wins(run):
+    found, _ = run
+    costs = found.summary["energy"]
+    for which in ("analog", "fp32", "int8", "int4"):
+        low, typical, high = costs[f"{which}_J"]
+        assert 0 < low <= typical <= high
+    assert costs["sentence"] in html.unescape(found.report.read_text()).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_the_sentence_compares_at_equal_accuracy_only(run):
+    """On the very same report: as accurate, it compares joules; six points behind, it says that analog does not win."""
+    net = calibrate(convert(build("mlp", sizes=(4, 3)), "generic"), [torch.randn(8, 4)])
+    report = energy(net, torch.randn(8, 4))
+    int8 = next(d.total_J for d in report.digital if d.format == "int8")
+
+    def sentence(accuracy: float) -> str:
+        analog = Point("analog on generic", report.total_J, accuracy, accuracy)
+        return RunCosts(report, at_equal_accuracy([analog], Point("digital int8", int8, 98.0, 98.0))).sentence
+
+    assert sentence(97.9).startswith("At equal accuracy to 0.5 points (97.90 % of analog on generic, 98.00 %")
+    assert "% of the analog energy is" in sentence(97.9)
+    assert "No analog network comes within 0.5 points" in sentence(92.0)
+    assert RunCosts(report, None).sentence == report.verdict("int8")
 
 
 def test_it_says_what_it_does(run):

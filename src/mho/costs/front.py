@@ -72,8 +72,8 @@ class EqualAccuracy:
         else:
             found = f"analog {'wins' if ratio.typical > 1 else 'loses'} at typical constants, and they decide"
         return (
-            f"At equal accuracy ({self.analog.accuracy:.2f} % of {self.analog.label}, {self.digital.accuracy:.2f} % of "
-            f"{self.digital.label}) {found}: energy digital over analog {ratio.typical:.3g} ({ratio.low:.3g} to "
+            f"At equal accuracy to {self.slack:g} points ({self.analog.accuracy:.2f} % of {self.analog.label}, "
+            f"{self.digital.accuracy:.2f} % of {self.digital.label}) {found}: energy digital over analog {ratio.typical:.3g} ({ratio.low:.3g} to "
             f"{ratio.high:.3g})."
         )
 

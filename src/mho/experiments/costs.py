@@ -26,8 +26,10 @@ class RunCosts:
     @property
     def sentence(self) -> str:
         """Who wins at equal accuracy, and what decides it."""
-        verdict = self.report.verdict("int8")
-        return verdict if self.equal is None else f"{self.equal} {verdict}"
+        if self.equal is None:
+            return self.report.verdict("int8")
+        part, share = self.report.largest
+        return f"{self.equal} In {self.report.process}, {100 * share:.0f} % of the analog energy is {part}."
 
     def numbers(self) -> dict[str, Any]:
         """For ``summary.json``: J an inference, low, typical and high."""
