@@ -73,8 +73,8 @@ class EqualAccuracy:
             found = f"analog {'wins' if ratio.typical > 1 else 'loses'} at typical constants, and they decide"
         return (
             f"At equal accuracy to {self.slack:g} points ({self.analog.accuracy:.2f} % of {self.analog.label}, "
-            f"{self.digital.accuracy:.2f} % of {self.digital.label}) {found}: energy digital over analog {ratio.typical:.3g} ({ratio.low:.3g} to "
-            f"{ratio.high:.3g})."
+            f"{self.digital.accuracy:.2f} % of {self.digital.label}) {found}: energy digital over analog "
+            f"{ratio.typical:.3g} ({ratio.low:.3g} to {ratio.high:.3g})."
         )
 
 
