@@ -21,12 +21,13 @@ _HOME = {
     "PhysicsInformedLoss": "mho.objectives.loss",
     "forecast": "mho.moments",
     "energy": "mho.costs",
+    "allocate": "mho.allocation",
     "load_dataset": "mho.data",
     "report": "mho.reporting.api",
 }
 
-_ROOMS = frozenset({"lab"})
-"""Rooms that are used by their own name: ``mho.lab.connect``."""
+_ROOMS = frozenset({"ebm", "lab"})
+"""Rooms that are used by their own name: ``mho.lab.connect``, ``mho.ebm.relax``."""
 
 __all__ = ["__version__", *_HOME, *sorted(_ROOMS)]
 

@@ -1,0 +1,159 @@
+"""``mho.allocate``: the cheapest read times and converter bits within a loss of accuracy, checked on chips."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from mho.allocation.plan import Load, Setting, harm, plan, today
+from mho.allocation.sensitivity import sensitivities
+from mho.allocation.settings import applied, loads
+from mho.costs import EnergyReport, energy
+from mho.errors import InputError
+from mho.evaluation.run import evaluate
+
+EXAMPLES = 64
+"""Inputs with whose values the cells are read."""
+
+
+@final
+@dataclass(frozen=True)
+class Step:
+    """One try: ``allowed``: harm over that of today; ``accuracy``: mean over the validation chips, percent."""
+
+    allowed: float
+    accuracy: float
+
+
+@final
+@dataclass(frozen=True)
+class Allocation:
+    """``settings``: what each layer is given; ``before``, ``after``: energy and accuracy (percent, mean over validation
+    chips) of today and then; ``harm``: second-order loss then over today; ``steps``: what was tried."""
+
+    settings: tuple[Setting, ...]
+    before: EnergyReport
+    after: EnergyReport
+    accuracy_before: float
+    accuracy_after: float
+    harm: float
+    steps: tuple[Step, ...]
+
+    def saved(self, *parts: str) -> float:
+        """Typical joules today over then, of ``parts`` (``"array"``, ``"adc"``, ...), or in all without any."""
+        then, now = (_joules(report, parts) for report in (self.after, self.before))
+        return now / then
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """A copy of ``model`` under these settings; ``mho.fit`` retrains it for them."""
+        return applied(model, self.settings)
+
+
+def allocate(
+    model: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    *,
+    points: float = 0.5,
+    chips: int = 10,
+    seed: int = 1_000_003,
+    reads: tuple[float, float] = (1 / 64, 8.0),
+    uniform: bool = False,
+    halvings: int = 4,
+    say: Callable[[str], None] | None = None,
+) -> Allocation:
+    """Read time and ADC bits of each layer of a converted classifier, at most ``points`` percent points of accuracy
+    lost.
+
+    Sensitivities come from one backward pass a batch, the plan from :mod:`mho.allocation.plan`; how much noise
+    ``points`` allow is found on ``chips`` virtual chips of the lot ``seed``: the harm allowed doubles until accuracy is
+    lost, then ``halvings`` bisections. ``loader``: held-out training images in a fixed order, and ``seed`` a lot that
+    no test uses: the result is tuned on both. ``uniform``: the same for all layers, to compare with.
+
+    Raises :class:`InputError` for a network or a loader that cannot be measured, :class:`HardwareError` for a hardware
+    without prices.
+    """
+    if not 0 < points < 100 or halvings < 0:
+        raise InputError(f"mho.allocate: points = {points!r}, halvings = {halvings!r}: above 0 and at least 0.")
+    tell = say or (lambda text: None)
+    batches = [(x, y) for x, y in loader]
+    if not batches:
+        raise InputError("mho.allocate: the loader is empty. Way out: held-out training images.")
+    example = torch.cat([x for x, _ in batches])[:EXAMPLES]
+    known = loads(model, example, sensitivities(model, batches, seed=seed))
+
+    def accuracy(settings: Sequence[Setting]) -> float:
+        result = evaluate(applied(model, settings), batches, chips=chips, seed=seed)
+        return float(result.accuracy().mean())
+
+    search = _Search(known, accuracy, reads, uniform, tell)
+    before = accuracy(today(known))
+    settings, after = search.run(before - points, before, halvings)
+    return Allocation(
+        settings=settings,
+        before=energy(model, example),
+        after=energy(applied(model, settings), example),
+        accuracy_before=before,
+        accuracy_after=after,
+        harm=harm(known, settings) / harm(known, today(known)),
+        steps=tuple(search.steps),
+    )
+
+
+class _Search:
+    """Doubling and halving of the harm that is allowed."""
+
+    def __init__(
+        self,
+        known: Sequence[Load],
+        accuracy: Callable[[Sequence[Setting]], float],
+        reads: tuple[float, float],
+        uniform: bool,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.known, self.accuracy, self.reads, self.uniform, self.tell = known, accuracy, reads, uniform, tell
+        self.now = harm(known, today(known))
+        self.steps: list[Step] = []
+
+    def run(self, least: float, before: float, halvings: int) -> tuple[tuple[Setting, ...], float]:
+        good, settings, reached = 1.0, self._plan(1.0), before
+        reached = self._try(good, settings)
+        if reached < least:
+            return today(self.known), before
+        bad = None
+        while bad is None:
+            after = self._plan(2 * good)
+            if after == settings:
+                return settings, reached
+            found = self._try(2 * good, after)
+            if found < least:
+                bad = 2 * good
+            else:
+                good, settings, reached = 2 * good, after, found
+        for _ in range(halvings):
+            middle = (good * bad) ** 0.5
+            after = self._plan(middle)
+            found = self._try(middle, after)
+            if found < least:
+                bad = middle
+            else:
+                good, settings, reached = middle, after, found
+        return settings, reached
+
+    def _plan(self, allowed: float) -> tuple[Setting, ...]:
+        return plan(self.known, allowed * self.now, reads=self.reads, uniform=self.uniform)
+
+    def _try(self, allowed: float, settings: tuple[Setting, ...]) -> float:
+        found = self.accuracy(settings)
+        self.steps.append(Step(allowed, found))
+        self.tell(f"{allowed:.3g} times the harm of today: {found:.2f} %")
+        return found
+
+
+def _joules(report: EnergyReport, parts: tuple[str, ...]) -> float:
+    if not parts:
+        total = report.total_J
+        assert total is not None
+        return total.typical
+    return sum(report.parts_J[part].typical for part in parts)
