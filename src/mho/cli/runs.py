@@ -20,7 +20,7 @@ DataDir = Annotated[
 
 def run(
     recipe: Annotated[
-        str, typer.Argument(help="A built-in recipe (mnist-mini, mnist, cifar10, ...) or a TOML file.")
+        str, typer.Argument(help="A built-in recipe (mnist-mini, mnist, cifar10, ebm-eqprop, ...) or a TOML file.")
     ] = "mnist-mini",
     data_dir: DataDir = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("runs"),
@@ -31,12 +31,12 @@ def run(
     show: Annotated[bool, typer.Option("--open", help="Open the report in a browser, if there is a display.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the table.")] = False,
 ) -> None:
-    """Train a digital network and its hardware-robust twin, put both on many virtual chips, and report."""
+    """Train a digital network and its hardware-robust twin (or an energy-based model), put it on chips, and report."""
     from mho.evaluation.atomic import write_atomically
-    from mho.experiments import run_recipe
+    from mho.experiments.kinds import run_any
 
     notes = Console(stderr=True, highlight=False)
-    found = run_recipe(
+    found = run_any(
         recipe,
         data_dir=data_dir,
         out=out,
@@ -47,8 +47,12 @@ def run(
     )
     if record is not None:
         write_atomically(record, found.record.read_bytes())
-    console().print(summary_table(found.summary))
-    console().print(found.summary["energy"]["sentence"], soft_wrap=True)
+    told = found.summary
+    if "table" in told:
+        console().print(own_table(told["table"]))
+    else:
+        console().print(summary_table(told))
+    console().print(told["sentence"] if "sentence" in told else told["energy"]["sentence"], soft_wrap=True)
     console().print(f"report: {found.report}", soft_wrap=True)
     if show:
         open_in_browser(found.report)
@@ -92,6 +96,15 @@ def summary_table(summary: dict[str, Any]) -> Any:
             f"{low:.2f} to {high:.2f}",
             f"{entry['mean'] - digital:+.2f}",
         )
+    return shown
+
+
+def own_table(described: dict[str, Any]) -> Any:
+    """The table of an experiment that brings its own: title, columns, rows of text (the first column on the left)."""
+    columns = tuple(described["columns"])
+    shown = table(described["title"], *columns, right=columns[1:])
+    for row in described["rows"]:
+        shown.add_row(*row)
     return shown
 
 

@@ -1,0 +1,1 @@
+"""Energy-based experiments: ``mho run ebm-eqprop``, ``ebm-resistive``, ``ebm-generate``."""
