@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 import mho
-from mho.cli import bench, calibrate, energy, evaluation, hardware, inspection, lab, runs
+from mho.cli import bench, calibrate, energy, evaluation, hardware, inspection, lab, runs, sweep
 from mho.errors import MhoError
 
 # typer carries its own copy of click and exports only the leaves of its exceptions.
@@ -36,6 +36,7 @@ app = typer.Typer(
 )
 app.command("run", short_help="Train, put on virtual chips, report.")(runs.run)
 app.command("evaluate", short_help="A trained network under other conditions.")(evaluation.evaluate)
+app.command("sweep", short_help="A campaign over hardware, recipes, seeds, noise and ages.")(sweep.sweep)
 app.command("report", short_help="A page of saved results.")(runs.report)
 app.command("energy", short_help="Joules, seconds and area of one inference.")(energy.energy)
 app.command("calibrate", short_help="Measure a device and write its twin as hardware.")(calibrate.calibrate)
@@ -94,8 +95,9 @@ def main(arguments: list[str] | None = None) -> Any:
 
 
 def _way_on(given: list[str]) -> str:
-    """How to go on after Ctrl-C, for the command that can."""
-    if "run" not in given:
+    """How to go on after Ctrl-C, for the commands that can."""
+    command = next((word for word in given if not word.startswith("-")), "")
+    if command not in ("run", "sweep"):
         return ""
-    resume = [] if "--resume" in given else ["--resume"]
+    resume = ["--resume"] if command == "run" and "--resume" not in given else []
     return f" Continue with: {shlex.join(['mho', *given, *resume])}"

@@ -87,7 +87,10 @@ def circuit(array: Array, op: Op, hw: Hardware) -> Circuit | None:
 
 @dataclass(slots=True)
 class Call:
-    """One product: the ranges it uses, its noise, and the ranges that it saw."""
+    """One product: the ranges it uses, its noise, and the ranges that it saw.
+
+    ``clips``: whether any input lay beyond the range (``True`` where nobody looked).
+    """
 
     circuit: Circuit
     r_in: float
@@ -95,6 +98,7 @@ class Call:
     fresh: Counter | None
     learned: bool = False
     observe: bool = True
+    clips: bool = True
     seen: tuple[float, float] = field(default=(0.0, 0.0))
 
 
@@ -200,6 +204,8 @@ class _FusedMvm(torch.autograd.Function):
         op, blocks = call.circuit.op, call.circuit.blocks
         need_x, need_w, need_r, need_b = ctx.needs_input_grad[:4]
         rounds_input = call.circuit.input_levels > 0 and call.r_in > 0
+        # The range of the input has a gradient through clipped inputs alone: without any, no product is needed for it.
+        need_in = need_x or (need_r and rounds_input and call.clips)
         g = _in_layout(g, ctx.strides)
         pieces, clipped, kept = [], 0.0, []
         for mask, block in zip(ctx.masks, blocks, strict=True):
@@ -208,7 +214,7 @@ class _FusedMvm(torch.autograd.Function):
                 clipped += float(((g - inside) * rails.sign()).sum())
             kept.append(inside)
             cut, w_cut = op.cut_input(x_q, block), op.cut_weight(w, block)
-            pieces.append(op.backward(inside, cut, w_cut, need_x or (need_r and rounds_input), need_w))
+            pieces.append(op.backward(inside, cut, w_cut, need_in, need_w))
         inputs, weights = [p for p, _ in pieces if p is not None], [p for _, p in pieces if p is not None]
         grad_x, clipped_in = (op.join_inputs(inputs) if inputs else None), 0.0
         if call.fresh is not None:
@@ -281,6 +287,7 @@ def _quantize_input(x: Tensor, call: Call) -> tuple[Tensor, float]:
             return x, seen
     x_q = torch.empty_like(x)
     stats = kernels.quantize(x, call.r_in, found.input_levels, x_q, observe=call.observe)
+    call.clips = not (call.observe and stats[0] <= call.r_in)
     return x_q, _range_of(*stats, x.numel(), found.input_rms)
 
 
