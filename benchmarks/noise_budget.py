@@ -1,0 +1,135 @@
+"""Read time and converter bits a layer against the same for all layers, on the network of a run.
+
+    mho run cifar10 --seeds 0 --out runs
+    python benchmarks/noise_budget.py runs/cifar10 --data-dir DIR
+
+Allocations are found on training images and on chips of a lot of their own (they may lose --points there), and checked
+on the test images and on 25 other chips, paired image by image with the network as it was. Writes
+benchmarks/results/noise-budget-NAME.json. Energies are typical ones; ratios are those of one hardware, in which
+constants that multiply both sides drop out.
+"""
+
+import argparse
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import mho
+from mho.allocation import Allocation, allocate
+from mho.evaluation.atomic import write_atomically
+from mho.evaluation.result import Result
+from mho.experiments.networks import Trainer
+from mho.experiments.record import difference
+from mho.experiments.summary import versions
+from mho.hardware import load_hardware
+from mho.hardware.spec import Hardware
+from mho.nn.site import analog_layers
+from mho.train import load_recipe
+
+
+def parts(report: mho.costs.EnergyReport) -> dict[str, float]:
+    """Typical joules of an inference by part, and in all."""
+    total = report.total_J
+    assert total is not None
+    return {name: value.typical for name, value in report.parts_J.items()} | {"total": total.typical}
+
+
+def read_s(network: nn.Module) -> float:
+    """Seconds that the layers integrate for one inference's worth of one output position each, summed over layers."""
+    return sum(s.hw.readout.t_read_s for _, layer in analog_layers(network) for s in layer.sites.values())
+
+
+def entry(network: nn.Module, result: Result, before: Result | None, example: Tensor) -> dict[str, Any]:
+    """One row: accuracy over chips, joules, and the paired difference from the network as it was."""
+    numbers = {k: round(float(v), 3) for k, v in result.numbers().items() if isinstance(v, (int, float))}
+    found: dict[str, Any] = numbers | {"energy_J": parts(mho.energy(network, example)), "read_s": read_s(network)}
+    if before is not None:
+        found["difference"] = difference(result, before)
+    return found
+
+
+def described(found: Allocation) -> dict[str, Any]:
+    """What an allocation chose, and how it was found."""
+    return {
+        "settings": [asdict(s) for s in found.settings],
+        "harm": found.harm,
+        "steps": [asdict(s) for s in found.steps],
+        "validation": [found.accuracy_before, found.accuracy_after],
+    }
+
+
+def on(network: nn.Module, hw: Hardware) -> nn.Module:
+    """The network under another description."""
+    for _, layer in analog_layers(network):
+        layer.sites = {k: replace(s, hw=hw) for k, s in layer.sites.items()}
+    return network
+
+
+def main() -> None:
+    told = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    told.add_argument("folder", type=Path)
+    told.add_argument("--data-dir")
+    told.add_argument("--points", type=float, default=0.3, help="lost at most, on training images and validation chips")
+    told.add_argument("--search-images", type=int, default=1000)
+    told.add_argument("--search-chips", type=int, default=8)
+    told.add_argument("--images", type=int, default=2000, help="test images")
+    told.add_argument("--chips", type=int, default=25)
+    told.add_argument("--read-noise", type=float, nargs="+", default=[0.01, 0.1])
+    told.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    given = told.parse_args()
+
+    recipe = load_recipe(given.folder / "recipe.toml")
+    base = load_hardware(given.folder / "hardware.toml")
+    data = mho.load_dataset(recipe.data.dataset, data_dir=given.data_dir)
+    trainer = Trainer(recipe, data, base, given.folder, resume=True, progress=False, say=print)
+    seed = recipe.seeds[0]
+    start = trainer.start(seed)
+    trained = trainer.hardware_aware(start, seed, trainer.digital(start, seed).network).network
+    search = [
+        (data.normalise(x), y)
+        for x, y in zip(
+            data.train_x[: given.search_images].split(250), data.train_y[: given.search_images].split(250), strict=True
+        )
+    ]
+    test = [
+        (data.normalise(x), y)
+        for x, y in zip(data.test_x[: given.images].split(250), data.test_y[: given.images].split(250), strict=True)
+    ]
+    example = test[0][0][:64]
+    rows = {}
+    for noise in given.read_noise:
+        hw = replace(base, cell=replace(base.cell, read_noise=noise))
+        network = on(trained, hw)
+        print(f"read noise {noise:g}")
+        before = mho.evaluate(network, test, chips=given.chips)
+        table: dict[str, Any] = {"as it was": entry(network, before, None, example)}
+        for name, uniform in (("the same for all layers", True), ("a layer", False)):
+            print(name)
+            found = allocate(network, search, points=given.points, chips=given.search_chips, uniform=uniform, say=print)
+            cheap = found.apply(network)
+            after = mho.evaluate(cheap, test, chips=given.chips)
+            table[name] = entry(cheap, after, before, example) | described(found)
+            print({k: table[name][k] for k in ("mean", "p5", "difference", "energy_J")})
+        rows[f"{noise:g}"] = table
+    record = {
+        "command": f"python benchmarks/noise_budget.py runs/{recipe.name} --points {given.points:g}",
+        "recipe": recipe.name,
+        "seeds": [seed],
+        "chips": given.chips,
+        "images": given.images,
+        "hardware": base.name,
+        "versions": versions(),
+        "threads": torch.get_num_threads(),
+        "read_noise": rows,
+    }
+    path = given.out / f"noise-budget-{recipe.name}.json"
+    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+    print(path.name)
+
+
+if __name__ == "__main__":
+    main()

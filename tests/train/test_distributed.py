@@ -1,0 +1,94 @@
+"""DDP and FSDP2 over two processes: the loss of one, noise of each rank's own, going on with another number of
+ranks."""
+
+import json
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import distributed_training as case
+import pytest
+import torch
+from torch import nn
+
+import mho
+from mho.errors import CheckpointError, TrainingError
+from mho.train.distributed import load_sharded, save_sharded, seed_ranks
+
+LAST = 20
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("distributed")
+    torch.multiprocessing.spawn(case.pair, (str(place),), nprocs=2)
+    return place
+
+
+@pytest.fixture(scope="module")
+def told(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads((folder / f"told{rank}.json").read_text()) for rank in range(2)]
+
+
+def alone(seed: int) -> float:
+    """Mean loss of the last steps of one process with the whole batch."""
+    network = case.start()
+    seed_ranks(seed)
+    return mean(case.train(network, case.optimizer_of(network), 0, 1)[-LAST:])
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
+def test_two_processes_reach_the_loss_of_one(told: list[dict[str, Any]], engine: str) -> None:
+    by_seed = [alone(seed) for seed in range(6)]
+    reached = mean(mean(rank[engine][-LAST:]) for rank in told)
+    untrained = mean(rank[engine][0] for rank in told)
+    assert abs(reached - mean(by_seed)) < 5 * stdev(by_seed) + 0.01
+    assert reached < 0.7 * untrained
+
+
+def test_each_rank_trains_on_chips_of_its_own(told: list[dict[str, Any]]) -> None:
+    assert None not in told[0]["chips"]
+    assert set(told[0]["chips"]).isdisjoint(told[1]["chips"])
+
+
+def test_a_run_goes_on_with_as_many_or_fewer_processes(folder: Path, told: list[dict[str, Any]]) -> None:
+    reached = mean(mean(rank["fsdp"][-LAST:]) for rank in told)
+    assert [rank["step"] for rank in told] == [case.STEPS] * 2
+    assert mean(mean(rank["on two"]) for rank in told) < reached + 0.15
+    network = case.start()
+    optimizer = case.optimizer_of(network)
+    assert load_sharded(folder / "at-the-end", network, optimizer) == case.STEPS
+    seed_ranks(7, case.STEPS)
+    assert mean(case.train(network, optimizer, 0, 1, first=case.STEPS - 5)) < reached + 0.15
+    assert all(bool((m.weight_ranges > 0).all()) for m in (network[0], network[2]))  # type: ignore[index]
+
+
+def test_a_checkpoint_is_the_whole_state(tmp_path: Path) -> None:
+    network = case.start()
+    optimizer = case.optimizer_of(network)
+    case.train(network, optimizer, 0, 1, first=case.STEPS - 3)
+    save_sharded(tmp_path / "here", network, optimizer, step=3)
+    other = case.start()
+    again = case.optimizer_of(other)
+    assert load_sharded(tmp_path / "here", other, again) == 3
+    for (key, value), read in zip(network.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.equal(value, read), key
+    momenta = [[s["momentum_buffer"] for s in o.state_dict()["state"].values()] for o in (optimizer, again)]
+    assert all(torch.equal(a, b) for a, b in zip(*momenta, strict=True))
+
+
+def test_the_seed_of_a_rank_is_a_function_of_seed_and_step() -> None:
+    assert seed_ranks(3) == seed_ranks(3) != seed_ranks(4)
+    assert seed_ranks(3, 5) != seed_ranks(3)
+    with pytest.raises(TrainingError, match="seed = -1"):
+        seed_ranks(-1)
+
+
+def test_what_is_no_checkpoint_of_this_network_is_refused(tmp_path: Path) -> None:
+    network = case.start()
+    with pytest.raises(CheckpointError, match="no sharded checkpoint"):
+        load_sharded(tmp_path, network, case.optimizer_of(network))
+    save_sharded(tmp_path / "here", network, case.optimizer_of(network), step=0)
+    other = mho.convert(nn.Sequential(nn.Linear(12, 33), nn.ReLU(), nn.Linear(33, 4)), "generic")
+    with pytest.raises(CheckpointError, match="does not fit this network"):
+        load_sharded(tmp_path / "here", other, case.optimizer_of(other))
