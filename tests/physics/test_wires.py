@@ -203,3 +203,17 @@ def test_compiles_in_one_graph_and_passes_opcheck() -> None:
     compiled = torch.compile(lambda x: wires.with_wires(x, spec), fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(g), wires.with_wires(g, spec))
     torch.library.opcheck(wires._solve, (g.detach(), 10.0))
+
+
+def test_the_port_of_a_column_sees_its_cells_without_wires_and_more_than_its_signal_with() -> None:
+    g = array(12, 7).double()
+    assert torch.equal(wires.port_conductance(g, 0.0), g.sum(0))
+    exact, signal = wires.port_conductance(g, 200.0), wires.effective_conductance(g, 200.0).sum(0)
+    assert bool((exact > signal).all()) and bool((exact < g.sum(0)).all())
+    # One column has no detours: its port is one over (ladder resistance), the sum of what its drivers send.
+    alone = g[:, :1]
+    torch.testing.assert_close(
+        wires.port_conductance(alone, 200.0), wires.effective_conductance(alone, 200.0).sum(0), rtol=1e-10, atol=0.0
+    )
+    with pytest.raises(InputError, match="one tile"):
+        wires.port_conductance(g[None], 1.0)

@@ -11,7 +11,7 @@ from torch import Tensor
 from mho.errors import RangeError
 from mho.lab.spice import AccessMosfet, AccessResistor, noise_density, solve_columns, solve_superposition
 from mho.physics.thermal import johnson_sigma_A
-from mho.physics.wires import effective_conductance
+from mho.physics.wires import effective_conductance, port_conductance
 from mho.rng import uniforms
 from mho.units import BOLTZMANN_J_PER_K
 
@@ -159,6 +159,7 @@ def test_noise_behind_wires_is_nyquists() -> None:
     exact = 4.0 * BOLTZMANN_J_PER_K * 300.0 * torch.from_numpy(grounds_admittance_S(g, ohm))
     found = noise_density(g, wire_ohm=ohm)
     assert worst(found, exact) < 2e-6
+    assert worst(4.0 * BOLTZMANN_J_PER_K * 300.0 * port_conductance(g, ohm) * 1e-6, exact) < 1e-12
     assert worst(found, johnson_sigma_A(g.sum(0) * 1e-6, 1.0, 300.0) ** 2) > 0.05
 
 
