@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,10 +50,10 @@ def processor() -> str:
     return "\n".join([platform.system(), platform.machine(), platform.processor(), *kept])
 
 
-def library_name(source: Path, compiler: Path) -> str:
+def library_name(source: Path, compiler: Path, sources: Sequence[str] = SOURCES) -> str:
     """``<hash>.so`` of the sources, the flags, the compiler's file (path, size, date) and the processor."""
     stat = compiler.stat()
-    parts = [(source / name).read_bytes() for name in SOURCES]
+    parts = [(source / name).read_bytes() for name in sources]
     parts += [repr((COMMON, ATTEMPTS, str(compiler), stat.st_size, stat.st_mtime_ns)).encode(), processor().encode()]
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
@@ -60,14 +61,14 @@ def library_name(source: Path, compiler: Path) -> str:
     return f"{digest.hexdigest()}.so"
 
 
-def compile_into(target: Path, source: Path, compiler: Path) -> str:
+def compile_into(target: Path, source: Path, compiler: Path, sources: Sequence[str] = SOURCES) -> str:
     """Compile to a temporary file beside ``target``, then rename: two processes at once are safe. "" or the errors."""
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     errors = []
     with tempfile.TemporaryDirectory(dir=target.parent) as work:
         output = Path(work) / target.name
         for attempt in ATTEMPTS:
-            command = [str(compiler), *COMMON, *attempt, str(source / "cpu.c"), "-o", str(output), "-lm"]
+            command = [str(compiler), *COMMON, *attempt, str(source / sources[0]), "-o", str(output), "-lm"]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False)
             except subprocess.TimeoutExpired:
@@ -80,16 +81,20 @@ def compile_into(target: Path, source: Path, compiler: Path) -> str:
     return "; ".join(errors)
 
 
-def build(cache: Path | None = None, source: Path | None = None) -> Built:
-    """The library for this machine, compiled if the cache lacks it. Never raises: ``reason`` says what went wrong."""
+def build(cache: Path | None = None, source: Path | None = None, sources: Sequence[str] = SOURCES) -> Built:
+    """The library for this machine, compiled if the cache lacks it. Never raises: ``reason`` says what went wrong.
+
+    ``sources``: names in the folder ``source`` (``None``: this one); the first is compiled, the others are what it
+    includes.
+    """
     source = source or Path(__file__).parent
     compiler = find_compiler()
     if compiler is None:
         return Built(None, f"no C compiler on the PATH (looked for {', '.join(COMPILERS)})")
     try:
-        target = (cache or cache_dir()) / library_name(source, compiler)
+        target = (cache or cache_dir()) / library_name(source, compiler, sources)
         if not target.exists():
-            errors = compile_into(target, source, compiler)
+            errors = compile_into(target, source, compiler, sources)
             if errors:
                 return Built(None, f"{compiler} cannot compile the kernels: {errors}")
     except (OSError, RuntimeError) as error:  # RuntimeError: Path.home() of a user without one
