@@ -1,0 +1,331 @@
+"""``mho run ebm-resistive``: resistors and diodes learn digits by equilibrium propagation, on new chips each step."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from mho.data import Batches, Dataset, load_dataset
+from mho.ebm.resistive import (
+    Layered,
+    Learning,
+    ResistiveNetwork,
+    Solver,
+    cocontent_uW,
+    evaluate_on_chips,
+    inference_cost,
+    kirchhoff,
+    resistor_power_uW,
+    rest,
+    sweeps,
+)
+from mho.errors import CheckpointError
+from mho.evaluation.atomic import write_atomically
+from mho.evaluation.result import Result
+from mho.experiments.ebm.resistive_page import Finding, page
+from mho.experiments.run import RunSummary
+from mho.experiments.summary import versions
+from mho.hardware import dump_hardware, load_hardware
+from mho.hardware.spec import Hardware
+from mho.models import build
+from mho.reporting.api import report
+from mho.rng import derive_seed
+from mho.train import History, TrainSettings, fit
+from mho.train.progress import progress_bar
+
+Say = Callable[[str], None]
+_SHOWN = 64
+
+
+class Settings(BaseModel):
+    """What the run does; every field has a default. Voltages in V.
+
+    ``subset``: the first so many training images. ``hidden``: nodes of each hidden layer. ``nudge``: how far a whole
+    error moves an output, in units of ``temperature_V``. ``fill``: the start, as the share of the conductance range.
+    ``noise_scales``: multiples of the hardware's noise at which the chips are judged, 1 among them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = "ebm-resistive"
+    dataset: Literal["mnist-mini", "mnist", "fashion-mnist"] = "mnist-mini"
+    subset: int | None = Field(default=None, ge=1)
+    test_subset: int | None = Field(default=None, ge=1)
+    hardware: str = "generic"
+    hidden: tuple[int, ...] = Field(default=(256,), min_length=1)
+    voltage_gain: float = Field(default=4.0, gt=0)
+    current_gain: float | None = Field(default=None, gt=0)
+    input_V: float = Field(default=0.2, gt=0)
+    temperature_V: float = Field(default=0.001, gt=0)
+    fill: float = Field(default=0.2, gt=0, le=1)
+    nudge: float = Field(default=0.5, gt=0)
+    variant: Literal["centred", "positive", "negative"] = "centred"
+    epochs: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    lr: float = Field(default=0.1, gt=0)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    chips: int = Field(default=25, ge=1)
+    chip_seed: int = Field(default=1000, ge=0)
+    noise_scales: tuple[float, ...] = Field(default=(0.0, 0.5, 1.0, 1.5, 2.0), min_length=1)
+
+
+def run(
+    settings: Settings,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] = "runs",
+    resume: bool = False,
+    seeds: tuple[int, ...] | None = None,
+    progress: bool = False,
+    say: Say | None = None,
+) -> RunSummary:
+    """Train, put on chips, write ``<out>/<name>/``: summary.json, record.json, report.html, results/, checkpoints.
+
+    The network is a :class:`~mho.ebm.resistive.ResistiveNetwork` trained by :func:`mho.train.fit`, so Ctrl-C
+    saves and ``resume`` goes on to the same bits. Raises what loading of hardware and data raises before anything is
+    written, :class:`~mho.ebm.relax.RelaxationError` where a state of rest is not found.
+    """
+    began = time.monotonic()
+    tell: Say = say or (lambda text: None)
+    chosen = settings if seeds is None else settings.model_copy(update={"seeds": tuple(seeds)})
+    hw = load_hardware(chosen.hardware)
+    tell(f"data: {chosen.dataset}")
+    data = load_dataset(chosen.dataset, data_dir=None if data_dir is None else Path(data_dir))
+    folder = _folder(Path(out) / chosen.name)
+    write_atomically(folder / "settings.json", chosen.model_dump_json(indent=2).encode())
+    write_atomically(folder / "hardware.toml", dump_hardware(hw).encode())
+    models, histories, digital = [], [], []
+    for seed in chosen.seeds:
+        tell(f"seed {seed}: the digital network of the same shape")
+        digital.append(_digital(chosen, data, seed))
+        tell(f"seed {seed}: training, {chosen.epochs} epochs")
+        model, history = _train(chosen, data, hw, seed, folder, resume, progress)
+        models.append(model)
+        histories.append(history)
+    tell(f"{chosen.chips} chips, {len(chosen.noise_scales)} levels of noise")
+    result = _judge(chosen, data, models, progress)
+    _folder(folder / "results")
+    result.save(folder / "results" / "chips.npz")
+    found = _finding(chosen, data, hw, models[0], result, histories)
+    summary = _summary(chosen, found, float(np.mean(digital)), time.monotonic() - began)
+    write_atomically(folder / "summary.json", json.dumps(summary, indent=2, allow_nan=False).encode())
+    write_atomically(folder / "record.json", json.dumps(_record(chosen, found), allow_nan=False).encode())
+    report(folder / "report.html", *page(chosen, summary, found))
+    return RunSummary(folder, summary)
+
+
+def network(settings: Settings, inputs: int, classes: int, hw: Hardware, seed: int) -> ResistiveNetwork:
+    """The untrained network of the settings."""
+    net = Layered(
+        inputs=inputs,
+        hidden=settings.hidden,
+        outputs=classes,
+        voltage_gain=settings.voltage_gain,
+        current_gain=settings.current_gain,
+        rail_V=settings.input_V,
+    )
+    return ResistiveNetwork(
+        net,
+        hw,
+        input_V=settings.input_V,
+        temperature_V=settings.temperature_V,
+        fill=settings.fill,
+        learning=Learning(nudge=settings.nudge, variant=settings.variant),
+        seed=seed,
+    )
+
+
+def _train(
+    settings: Settings, data: Dataset, hw: Hardware, seed: int, folder: Path, resume: bool, progress: bool
+) -> tuple[ResistiveNetwork, History]:
+    model = network(settings, data.train_x[0].numel(), len(data.classes), hw, seed)
+    plan = TrainSettings(
+        epochs=settings.epochs,
+        optimizer="adamw",
+        lr=settings.lr,
+        weight_decay=0.0,
+        schedule="onecycle",
+        label_smoothing=0.0,
+    )
+    history = fit(
+        model,
+        _batches(data.train_x, data.train_y, settings.batch_size, settings.subset, derive_seed(seed, "order") % 2**31),
+        recipe=plan,
+        seed=seed,
+        checkpoint=folder / f"seed{seed}",
+        resume=resume,
+        on_batch=lambda step, loss: model.project(),
+        progress=progress,
+    )
+    return model.eval(), history
+
+
+def _digital(settings: Settings, data: Dataset, seed: int) -> float:
+    """Test accuracy, percent, of a multilayer perceptron of the same nodes, trained by backpropagation as long."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "init"))
+        model = build("mlp", sizes=(data.train_x[0].numel(), *settings.hidden, len(data.classes)))
+    order = derive_seed(seed, "order") % 2**31
+    batches = _batches(data.train_x, data.train_y, settings.batch_size, settings.subset, order)
+    plan = TrainSettings(epochs=settings.epochs, optimizer="adamw", lr=2e-3, weight_decay=0.0, schedule="onecycle")
+    fit(model, batches, recipe=plan, seed=seed)
+    with torch.no_grad():
+        right = sum(int((model.eval()(x).argmax(1) == y).sum()) for x, y in _test(settings, data))
+    return 100.0 * right / sum(len(y) for _, y in _test(settings, data))
+
+
+def _batches(x: torch.Tensor, y: torch.Tensor, size: int, subset: int | None, order: int | None) -> Batches:
+    """Images as shares of white, 0 to 1: black pixels then draw no current from their sources."""
+    count = len(x) if subset is None else min(subset, len(x))
+    plain = [0.0] * x.shape[1], [1.0] * x.shape[1]
+    return Batches(x[:count], y[:count], size, mean=plain[0], std=plain[1], shuffle=order is not None, seed=order or 0)
+
+
+def _test(settings: Settings, data: Dataset) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return list(_batches(data.test_x, data.test_y, 1000, settings.test_subset, None))
+
+
+def _judge(settings: Settings, data: Dataset, models: list[ResistiveNetwork], progress: bool) -> Result:
+    scales = sorted({*settings.noise_scales, 1.0})
+    with progress_bar(len(models) * settings.chips * len(scales), progress) as show:
+        return evaluate_on_chips(
+            models,
+            _test(settings, data),
+            chips=settings.chips,
+            seed=settings.chip_seed,
+            seeds=settings.seeds,
+            noise_scales=scales,
+            attrs={"command": "mho run ebm-resistive", "dataset": settings.dataset},
+            tell=lambda done, total: show(done, f"chip {done}/{total}"),
+        )
+
+
+def _finding(
+    settings: Settings, data: Dataset, hw: Hardware, model: ResistiveNetwork, result: Result, histories: list[History]
+) -> Finding:
+    """Everything that page and record show of the first seed's network."""
+    x, _ = _test(settings, data)[0]
+    images = x[:_SHOWN]
+    g = model.wanted()
+    settled = model.at_rest(images, g)
+    trace = _trace(model, images[:1], g)
+    cost = inference_cost(model.net, g, settled)
+    layers = [float(v) for v in resistor_power_uW(model.net, g, settled.states, settled.given).mean(0)]
+    return Finding(
+        result=result,
+        histories=tuple(histories),
+        cost=cost,
+        power_by_layer_uW=tuple(layers),
+        residuals=settled.residuals,
+        certificate=_certificate(model, images[:4], g),
+        trace_hidden=trace[0],
+        trace_outputs=trace[1],
+        trace_energy_uW=trace[2],
+        output_spread_V=float(settled.outputs.std(0).mean()),
+        at_bounds={name: float((w.detach().abs() >= 1).float().mean()) for name, w in model.w.items()},
+        hardware=hw.name,
+    )
+
+
+def _certificate(model: ResistiveNetwork, images: torch.Tensor, g: dict[str, torch.Tensor]) -> float:
+    """Largest relative Kirchhoff residual of a few images in float64, branch by branch."""
+    wide = {name: value.double() for name, value in g.items()}
+    found = rest(model.net, wide, model.volts(images).double(), solver=Solver(tolerance=1e-12))
+    return float(kirchhoff(model.net, wide, found).max())
+
+
+def _trace(
+    model: ResistiveNetwork, image: torch.Tensor, g: dict[str, torch.Tensor]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Hidden voltages, output voltages and co-content of one image after each sweep of the solver."""
+    hidden, outputs, energy = [], [], []
+    volts = model.volts(image).double()
+    wide = {name: value.double() for name, value in g.items()}
+    for found in sweeps(model.net, wide, volts, solver=Solver(tolerance=1e-12)):
+        hidden.append(found.states[0][0, :8].numpy())
+        outputs.append(found.outputs[0].numpy())
+        energy.append(float(cocontent_uW(model.net, wide, found.states, found.given)))
+    return np.array(hidden), np.array(outputs), np.array(energy)
+
+
+def _summary(settings: Settings, found: Finding, digital: float, wall_s: float) -> dict[str, Any]:
+    described = found.result.select(noise_scale=1.0)
+    numbers = described.numbers()
+    summary: dict[str, Any] = {
+        "name": settings.name,
+        "hardware": found.hardware,
+        "dataset": settings.dataset,
+        "seeds": list(settings.seeds),
+        "digital": digital,
+        "clean": numbers["clean"],
+        "on_chips": {key: value for key, value in numbers.items() if key != "clean"},
+        "images": int(described.data.sizes["image"]),
+        "inference": found.cost.numbers(),
+        "power_by_layer_uW": list(found.power_by_layer_uW),
+        "kirchhoff_residual": found.certificate,
+        "output_spread_V": found.output_spread_V,
+        "share_at_bounds": found.at_bounds,
+        "refused_steps": sum(h.refused for h in found.histories),
+        "wall_s": round(wall_s, 1),
+        "versions": versions(),
+        "command": "mho run ebm-resistive" + "".join(f" --seed {s}" for s in settings.seeds),
+    }
+    return summary | {"table": _table(summary), "sentence": _sentence(summary)}
+
+
+def _table(summary: dict[str, Any]) -> dict[str, Any]:
+    """What ``mho run`` prints."""
+    chips = summary["on_chips"]
+    numbers = [f"{chips[k]:.2f}" if chips[k] is not None else "" for k in ("mean", "std", "p5", "worst")]
+    return {
+        "title": f"{summary['name']}: {summary['images']:,} test images on {chips['chips']} virtual chips of "
+        f"{summary['hardware']}",
+        "columns": ["network", "clean", "mean", "std", "p5", "worst"],
+        "rows": [
+            ["digital, same shape, backpropagation", f"{summary['digital']:.2f}", "", "", "", ""],
+            ["resistors and diodes, equilibrium propagation", f"{summary['clean']:.2f}", *numbers],
+        ],
+    }
+
+
+def _record(settings: Settings, found: Finding) -> dict[str, Any]:
+    accuracy = found.result.accuracy().isel(age_s=0, bits=0).transpose("noise_scale", "seed", "chip")
+    return {
+        "settings": settings.model_dump(mode="json"),
+        "noise_scales": accuracy["noise_scale"].to_numpy().tolist(),
+        "accuracy": accuracy.to_numpy().tolist(),
+        "histories": [[asdict(epoch) for epoch in h.epochs] for h in found.histories],
+        "residuals": list(found.residuals),
+        "energy_uW": found.trace_energy_uW.tolist(),
+    }
+
+
+def _sentence(summary: dict[str, Any]) -> str:
+    energy, chips = summary["inference"]["energy_J"], summary["on_chips"]
+    return (
+        f"{summary['clean']:.2f} % without noise, {chips['mean']:.2f} % on {chips['chips']} chips (worst "
+        f"{chips['worst']:.2f} %); {summary['inference']['power_uW'] / 1e3:.3g} mW for "
+        f"{summary['inference']['settling_s']['typical'] * 1e9:.3g} ns: about {energy['typical'] * 1e12:.3g} pJ an "
+        f"inference ({energy['low'] * 1e12:.3g} to {energy['high'] * 1e12:.3g}) in the resistors alone. The digital "
+        f"network of the same shape: {summary['digital']:.2f} %."
+    )
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be made: {error.strerror}. Way out: --out with a folder that you may write to."
+        ) from error
+    return path
+
+
+__all__ = ["Settings", "network", "run"]

@@ -1,0 +1,40 @@
+"""``mho run ebm-resistive`` end to end, in miniature."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from mho.experiments.ebm.resistive import Settings, run
+
+TINY = Settings(
+    name="tiny", hidden=(8,), epochs=1, subset=128, test_subset=60, chips=2, noise_scales=(0.0, 1.0), batch_size=64
+)
+
+
+def test_a_run_leaves_numbers_record_and_report_and_resumes_to_the_same(tmp_path: Path) -> None:
+    said: list[str] = []
+    first = run(TINY, out=tmp_path, say=said.append)
+    for name in ("summary.json", "record.json", "report.html", "settings.json", "hardware.toml", "results/chips.npz"):
+        assert (first.folder / name).exists()
+    assert json.loads((first.folder / "summary.json").read_text())["on_chips"]["chips"] == 2
+    record = json.loads(first.record.read_text())
+    assert [len(level[0]) for level in record["accuracy"]] == [2, 2]
+    energy = first.summary["inference"]["energy_J"]
+    assert 0 < energy["low"] < energy["typical"] < energy["high"]
+    assert first.summary["kirchhoff_residual"] < 1e-6
+    page = first.report.read_text()
+    assert "co-content" in page and "What an inference costs" in page
+    assert "an inference" in first.summary["sentence"] and len(first.summary["table"]["rows"]) == 2
+    assert 0 <= first.summary["digital"] <= 100 and any("digital network" in line for line in said)
+    again = run(TINY, out=tmp_path, resume=True)
+    assert again.summary["clean"] == first.summary["clean"]
+    assert again.summary["on_chips"] == first.summary["on_chips"]
+
+
+def test_a_misspelt_setting_is_refused() -> None:
+    with pytest.raises(ValidationError, match="hiden"):
+        Settings(hiden=(8,))  # type: ignore[call-arg]
+    with pytest.raises(ValidationError, match="epochs"):
+        Settings(epochs=0)
