@@ -63,13 +63,13 @@ def wires_row(ohm: float, vectors: int, seed: int) -> dict[str, Any]:
 
 
 def noise_row(rows: int, cols: int, ohm: float, seed: int) -> dict[str, Any]:
-    """Largest relative difference of sigma of each column: ``.noise`` over sqrt(4 k T Y) and over sqrt(4 k T sum(G_eff)).
+    """Largest relative difference of sigma: ``.noise`` over sqrt(4 k T Y) and over sqrt(4 k T sum(G_eff)).
 
     Y: conductance seen from the column's ground; the sum is what virtual chips take.
     """
     g = tile(rows, cols, seed)
     start = time.perf_counter()
-    found = noise_density(g, wire_ohm=ohm).sqrt()
+    found = noise_density(g, wire_ohm=ohm, timeout_s=1800.0).sqrt()
     seconds = time.perf_counter() - start
     exact, usual = (
         johnson_sigma_A(each * 1e-6, 1.0, 300.0)

@@ -16,7 +16,6 @@ from mho.hardware import load_hardware
 from mho.nn.site import analog_layers
 from mho.physics.averaging import longer_read
 
-
 OP = LinearOp(12, 5)
 
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 import mho
-from mho.cli import bench, calibrate, energy, evaluation, hardware, inspection, lab, runs, sweep
+from mho.cli import bench, calibrate, energy, evaluation, front, hardware, inspection, lab, runs, sweep
 from mho.errors import MhoError
 
 # typer carries its own copy of click and exports only the leaves of its exceptions.
@@ -39,6 +39,7 @@ app.command("evaluate", short_help="A trained network under other conditions.")(
 app.command("sweep", short_help="A campaign over hardware, recipes, seeds, noise and ages.")(sweep.sweep)
 app.command("report", short_help="A page of saved results.")(runs.report)
 app.command("energy", short_help="Joules, seconds and area of one inference.")(energy.energy)
+app.command("front", short_help="Accuracy against joules over bits, tiles and read times.")(front.front)
 app.command("calibrate", short_help="Measure a device and write its twin as hardware.")(calibrate.calibrate)
 app.command("serve", short_help="A virtual chip for other processes, over gRPC.")(lab.serve)
 app.command("inspect", short_help="What would become of each module, and why.")(inspection.inspect)

@@ -70,6 +70,7 @@ def _settings(module: ModuleType, text: str, source: str, folder: Path | None) -
         settings = module.Settings.model_validate(tables)
     except ValidationError as error:
         raise RecipeError(problems(error, source, module.Settings)) from error
-    if folder is not None and (folder / str(settings.hardware)).is_file():
-        return settings.model_copy(update={"hardware": str(folder / settings.hardware)})
+    hardware = getattr(settings, "hardware", None)  # a sampler is described by its own table
+    if folder is not None and hardware is not None and (folder / hardware).is_file():
+        return settings.model_copy(update={"hardware": str(folder / hardware)})
     return settings

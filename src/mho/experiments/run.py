@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mho.data import load_dataset
-from mho.errors import CheckpointError
 from mho.evaluation.atomic import write_atomically
 from mho.experiments.costs import costs_of
+from mho.experiments.folder import make_folder
 from mho.experiments.measure import Judge
 from mho.experiments.networks import Say, Trainer
 from mho.experiments.record import encoded, record_of
@@ -64,7 +64,7 @@ def run_recipe(
     hw = load_hardware(described.hardware)
     tell(f"data: {described.data.dataset}")
     data = load_dataset(described.data.dataset, data_dir=data_dir)
-    folder = _folder(Path(out) / described.name)
+    folder = make_folder(Path(out) / described.name)
     write_atomically(folder / "recipe.toml", dump_recipe(described).encode())
     write_atomically(folder / "hardware.toml", dump_hardware(hw).encode())
     command = _command(recipe, described)
@@ -72,7 +72,7 @@ def run_recipe(
     networks = [trainer.networks(seed) for seed in described.seeds]
     judge = Judge(described, data, hw, progress, tell, command)
     measured = judge.measure(networks)
-    _folder(folder / "results")
+    make_folder(folder / "results")
     kinds = {"final": measured.final, "noise": measured.noise, "age": measured.age}
     kinds |= {f"unseen{place}": found for place, found in enumerate(measured.unseen.values())}
     for kind, results in kinds.items():
@@ -91,16 +91,6 @@ def run_recipe(
     write_atomically(folder / "record.json", encoded(record))
     run_report(folder / "report.html", replace(page, wall_s=summary["wall_s"]))
     return RunSummary(folder, summary)
-
-
-def _folder(path: Path) -> Path:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be made: {error.strerror}. Way out: --out with a folder that you may write to."
-        ) from error
-    return path
 
 
 def _command(recipe: Recipe | str | os.PathLike[str], described: Recipe) -> str:

@@ -97,10 +97,10 @@ def _solve_tile(g_S: npt.NDArray[np.float64], wire_ohm: float) -> npt.NDArray[np
 def port_conductance(g_uS: Tensor, wire_ohm: float) -> Tensor:
     """Conductance [cols] (uS) seen from the ground end of each column of a tile [rows, cols], all drivers at 0 V.
 
-    Y_jj = y (1 - [A^-1]_jj), y = 1 / wire_ohm, A: the nodal matrix in units of y. By Nyquist's theorem the thermal noise of
-    the column's current is 4 k T Y_jj B, exactly. sum_i G_eff[i, j] lies below it: detours over other columns, whose
-    grounds are at 0 V too, carry no signal but make noise (0.9 % of sigma on average for 64 x 64 cells and 1 ohm).
-    Without wires it is the sum of the column. :class:`InputError` for what is no such tile.
+    Y_jj = y (1 - [A^-1]_jj), y = 1 / wire_ohm, A: the nodal matrix in units of y. By Nyquist's theorem the thermal
+    noise of the column's current is 4 k T Y_jj B, exactly. sum_i G_eff[i, j] lies below it: detours over other
+    columns, whose grounds are at 0 V too, carry no signal but make noise (0.9 % of sigma on average for 64 x 64 cells
+    and 1 ohm). Without wires it is the sum of the column. :class:`InputError` for what is no such tile.
     """
     from scipy.sparse.linalg import splu
 

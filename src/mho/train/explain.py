@@ -17,9 +17,10 @@ def _table_at(place: tuple[int | str, ...], root: type[BaseModel]) -> type[BaseM
     table = root
     for key in place[:-1]:
         inner = table.model_fields[str(key)].annotation if key in table.model_fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        tables = [t for t in (inner, *get_args(inner)) if isinstance(t, type) and issubclass(t, BaseModel)]
+        if not tables:
             break
-        table = inner
+        table = tables[0]
     return table
 
 
@@ -46,7 +47,10 @@ def _explain(problem: Any, source: str, root: type[BaseModel]) -> str:
         return f"{source}: {key} is not a known key. {nearest(str(place[-1]), _table_at(place, root).model_fields)}"
     if problem["type"] == "missing":
         return f'{source}: {key} is missing. Fix: add it, e.g. {place[-1]} = "my-run".'
-    line = f"{source}: {key} = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}."
+    reason = problem["msg"].removeprefix("Value error, ")
+    if isinstance(problem["input"], dict):  # a whole table: its text would bury the reason
+        return f"{source}: {key}: {reason}."
+    line = f"{source}: {key} = {problem['input']!r}: {reason}."
     known = _choices(place, root)
     if problem["type"] == "literal_error" and isinstance(problem["input"], str) and known:
         return f"{line} {nearest(problem['input'], known)}"

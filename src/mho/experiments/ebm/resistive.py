@@ -26,15 +26,15 @@ from mho.ebm.resistive import (
     rest,
     sweeps,
 )
-from mho.errors import CheckpointError
 from mho.evaluation.atomic import write_atomically
 from mho.evaluation.result import Result
+from mho.experiments.ebm.digital import digital_accuracy
 from mho.experiments.ebm.resistive_page import Finding, page
+from mho.experiments.folder import make_folder
 from mho.experiments.run import RunSummary
 from mho.experiments.summary import versions
 from mho.hardware import dump_hardware, load_hardware
 from mho.hardware.spec import Hardware
-from mho.models import build
 from mho.reporting.api import report
 from mho.rng import derive_seed
 from mho.train import History, TrainSettings, fit
@@ -98,20 +98,23 @@ def run(
     hw = load_hardware(chosen.hardware)
     tell(f"data: {chosen.dataset}")
     data = load_dataset(chosen.dataset, data_dir=None if data_dir is None else Path(data_dir))
-    folder = _folder(Path(out) / chosen.name)
+    folder = make_folder(Path(out) / chosen.name)
     write_atomically(folder / "settings.json", chosen.model_dump_json(indent=2).encode())
     write_atomically(folder / "hardware.toml", dump_hardware(hw).encode())
     models, histories, digital = [], [], []
     for seed in chosen.seeds:
         tell(f"seed {seed}: the digital network of the same shape")
-        digital.append(_digital(chosen, data, seed))
+        sizes = (data.train_x[0].numel(), *chosen.hidden, len(data.classes))
+        digital.append(
+            digital_accuracy(sizes, _order(chosen, data, seed), _test(chosen, data), epochs=chosen.epochs, seed=seed)
+        )
         tell(f"seed {seed}: training, {chosen.epochs} epochs")
         model, history = _train(chosen, data, hw, seed, folder, resume, progress)
         models.append(model)
         histories.append(history)
     tell(f"{chosen.chips} chips, {len(chosen.noise_scales)} levels of noise")
     result = _judge(chosen, data, models, progress)
-    _folder(folder / "results")
+    make_folder(folder / "results")
     result.save(folder / "results" / "chips.npz")
     found = _finding(chosen, data, hw, models[0], result, histories)
     summary = _summary(chosen, found, float(np.mean(digital)), time.monotonic() - began)
@@ -156,7 +159,7 @@ def _train(
     )
     history = fit(
         model,
-        _batches(data.train_x, data.train_y, settings.batch_size, settings.subset, derive_seed(seed, "order") % 2**31),
+        _order(settings, data, seed),
         recipe=plan,
         seed=seed,
         checkpoint=folder / f"seed{seed}",
@@ -167,18 +170,10 @@ def _train(
     return model.eval(), history
 
 
-def _digital(settings: Settings, data: Dataset, seed: int) -> float:
-    """Test accuracy, percent, of a multilayer perceptron of the same nodes, trained by backpropagation as long."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "init"))
-        model = build("mlp", sizes=(data.train_x[0].numel(), *settings.hidden, len(data.classes)))
+def _order(settings: Settings, data: Dataset, seed: int) -> Batches:
+    """The training images in the order of a seed."""
     order = derive_seed(seed, "order") % 2**31
-    batches = _batches(data.train_x, data.train_y, settings.batch_size, settings.subset, order)
-    plan = TrainSettings(epochs=settings.epochs, optimizer="adamw", lr=2e-3, weight_decay=0.0, schedule="onecycle")
-    fit(model, batches, recipe=plan, seed=seed)
-    with torch.no_grad():
-        right = sum(int((model.eval()(x).argmax(1) == y).sum()) for x, y in _test(settings, data))
-    return 100.0 * right / sum(len(y) for _, y in _test(settings, data))
+    return _batches(data.train_x, data.train_y, settings.batch_size, settings.subset, order)
 
 
 def _batches(x: torch.Tensor, y: torch.Tensor, size: int, subset: int | None, order: int | None) -> Batches:
@@ -316,16 +311,6 @@ def _sentence(summary: dict[str, Any]) -> str:
         f"inference ({energy['low'] * 1e12:.3g} to {energy['high'] * 1e12:.3g}) in the resistors alone. The digital "
         f"network of the same shape: {summary['digital']:.2f} %."
     )
-
-
-def _folder(path: Path) -> Path:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be made: {error.strerror}. Way out: --out with a folder that you may write to."
-        ) from error
-    return path
 
 
 __all__ = ["Settings", "network", "run"]

@@ -1,0 +1,132 @@
+"""Relaxation of a system to its state of rest, with a stopping rule and a certificate.
+
+A system says how one sweep moves its states and how far they are from rest. Nothing here knows what it is made of:
+Hopfield networks and resistive networks relax by the same loop.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mho.errors import InputError, MhoError
+
+States = list[Tensor]
+"""One tensor a block, [batch, ...]. A sweep may replace the tensors of the list; it does not write into them."""
+
+
+class RelaxationError(MhoError, ArithmeticError):
+    """A system did not come to rest within its steps, or left every bound."""
+
+
+class System(Protocol):
+    """What relaxes. ``sweep`` moves every block once; ``residual`` is 0-d: the largest |s - its own block solve|."""
+
+    def sweep(self, states: States) -> None: ...
+
+    def residual(self, states: States) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """When to stop: at a residual of ``tolerance``, looked at each ``check_every`` sweeps, at most ``max_steps``.
+
+    ``tolerance=None``: exactly ``max_steps`` sweeps whatever the residual, as published recipes do; the residual
+    is then neither computed nor judged. Raises :class:`InputError` for less than one step or a tolerance that is
+    not positive.
+    """
+
+    max_steps: int = 200
+    tolerance: float | None = 1e-4
+    check_every: int = 4
+
+    def __post_init__(self) -> None:
+        if self.max_steps < 1 or self.check_every < 1:
+            raise InputError(
+                f"Relaxation: max_steps = {self.max_steps}, check_every = {self.check_every}: both at least 1."
+            )
+        if self.tolerance is not None and not 0 < self.tolerance < math.inf:
+            raise InputError(
+                f"Relaxation: tolerance = {self.tolerance}: positive, or None for a fixed number of steps."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxed:
+    """States of rest. ``residual``: the certificate, None where a fixed number of steps was asked for."""
+
+    states: States
+    steps: int
+    residual: float | None
+
+
+def relax(system: System, states: States, how: Relaxation, *, what: str = "relaxation") -> Relaxed:
+    """Sweep from ``states`` until rest. The list is copied, its tensors are not written to.
+
+    Certificate: the residual max|s - solve(s)| of the states that are returned, over all blocks and examples. For an
+    energy whose blocks are solved exactly it is the largest component of the projected gradient, and 0 only at a
+    stationary point.
+
+    Raises :class:`RelaxationError` with steps and residual where it stays above the tolerance, and where a state is
+    NaN or infinite (an energy that is not bounded from below).
+    """
+    states = list(states)
+    if how.tolerance is None:
+        for _ in range(how.max_steps):
+            system.sweep(states)
+        if not all(bool(torch.isfinite(s.detach()).all()) for s in states[-1:]):
+            raise _diverged(what, how.max_steps)
+        return Relaxed(states, how.max_steps, None)
+    residual = math.inf
+    for step in range(1, how.max_steps + 1):
+        system.sweep(states)
+        if step % how.check_every and step != how.max_steps:
+            continue
+        residual = float(system.residual(states))
+        if not math.isfinite(residual):
+            raise _diverged(what, step)
+        if residual <= how.tolerance:
+            return Relaxed(states, step, residual)
+    raise RelaxationError(
+        f"{what}: residual {residual:.3g} after {how.max_steps} steps, above the tolerance {how.tolerance:.3g}. Way "
+        "out: more max_steps; a larger tolerance (float32 ends near 1e-6); smaller couplings; or tolerance=None for a "
+        "fixed number of steps."
+    )
+
+
+def averaged(system: System, states: States, *, settle: int, reads: int, what: str = "noisy relaxation") -> Relaxed:
+    """States of a noisy system: ``settle`` sweeps, then the mean over the next ``reads`` sweeps.
+
+    A noisy system has a law of rest instead of a state; the mean of n reads is off by about sigma / sqrt(n), so its
+    residual is no certificate and is not computed. Raises :class:`InputError` for negative counts or no read, and
+    :class:`RelaxationError` for NaN or infinity.
+    """
+    if settle < 0 or reads < 1:
+        raise InputError(f"averaged: settle = {settle}, reads = {reads}: settle >= 0 and reads >= 1.")
+    states = list(states)
+    for _ in range(settle):
+        system.sweep(states)
+    system.sweep(states)
+    sums = [s.clone() for s in states] if reads > 1 else list(states)
+    for _ in range(reads - 1):
+        system.sweep(states)
+        for total, state in zip(sums, states, strict=True):
+            total += state
+    if reads > 1:
+        for total in sums:
+            total /= reads
+    if not all(bool(torch.isfinite(s).all()) for s in sums[-1:]):
+        raise _diverged(what, settle + reads)
+    return Relaxed(sums, settle + reads, None)
+
+
+def _diverged(what: str, step: int) -> RelaxationError:
+    return RelaxationError(
+        f"{what}: states are NaN or infinite after {step} steps: the energy is not bounded from below, or its input "
+        "is not finite. Way out: clipped activations on neighbouring layers, smaller couplings, a nudge above -1."
+    )
+
+
+__all__ = ["Relaxation", "RelaxationError", "Relaxed", "States", "System", "averaged", "relax"]

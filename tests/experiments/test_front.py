@@ -1,0 +1,95 @@
+"""Accuracy against joules of a finished run: every combination counted on the description that made its noise."""
+
+import json
+
+import pytest
+
+from mho.cli import main
+from mho.costs.front import front
+from mho.errors import CheckpointError, InputError
+from mho.experiments import run_recipe
+from mho.experiments.front import Variation, accuracy_front
+from mho.hardware import load_hardware
+from mho.reporting.front import accuracy_front_figure
+
+RECIPE = """
+name = "tiny-front"
+hardware = "generic-channel"
+[data]
+dataset = "mnist-mini"
+subset = 512
+batch_size = 64
+[network]
+model = "lenet"
+args = {width = 4}
+[train]
+epochs = 1
+clip_sigma = 2.0
+[evaluate]
+chips = 2
+noise_scales = [1.0]
+sweep_images = 100
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    path.write_text(RECIPE)
+    return run_recipe(path, out=tmp_path_factory.mktemp("runs")).folder
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    return accuracy_front([folder], bits=(4, 8), rows=(None, 64), reads=(1.0, 0.25), chips=2, images=200, slack=30.0)
+
+
+def test_all_combinations_are_measured_and_the_front_is_theirs(found) -> None:
+    assert len(found.analog) == 8 and len({p.label for p in found.analog}) == 8
+    assert found.best == front(found.analog) and set(found.best) <= set(found.analog)
+    assert [p.label for p in found.digital] == ["int8 tiny-front", "int4 tiny-front"]
+
+
+def test_joules_follow_bits_tiles_and_read_time(found) -> None:
+    joules = {p.label.removeprefix("tiny-front, "): p.energy_J.typical for p in found.analog}
+    base = joules["4 bit, one tile a layer, read time x 1"]
+    assert joules["8 bit, one tile a layer, read time x 1"] > base
+    assert joules["4 bit, tiles of 64 rows, read time x 1"] > base
+    assert joules["4 bit, one tile a layer, read time x 0.25"] < base
+    int8, int4 = (p.energy_J.typical for p in found.digital)
+    assert int4 < int8
+
+
+def test_a_variation_is_what_it_says() -> None:
+    hw = Variation(4, 64, 0.25).of(load_hardware("generic-channel"))
+    assert (hw.adc.bits, hw.dac.bits, hw.tile.rows) == (4, 4, 64)
+    assert hw.readout.t_read_s == pytest.approx(0.25e-7)
+    assert hw.cell.read_noise == pytest.approx(0.02)
+
+
+def test_the_figure_names_every_point_of_the_front(found) -> None:
+    figure = accuracy_front_figure(found.analog, found.digital)
+    assert all(p.label in figure.alt for p in (*found.best, *found.digital))
+    with pytest.raises(InputError, match="no analog point"):
+        accuracy_front_figure(())
+
+
+def test_the_command_prints_the_sentence_and_writes_page_and_numbers(folder, tmp_path, capsys) -> None:
+    page = tmp_path / "front.html"
+    arguments = ["--bits", "6", "--rows", "0", "--reads", "1", "--chips", "2", "--images", "100", "--quiet"]
+    with pytest.raises(SystemExit) as ended:
+        main(["front", str(folder), *arguments, "--out", str(page)])
+    assert ended.value.code == 0
+    written = json.loads(page.with_suffix(".json").read_text())
+    assert written["sentence"] in " ".join(capsys.readouterr().out.split())
+    assert len(written["analog"]) == 1 and "Accuracy against energy" in page.read_text()
+
+
+def test_what_cannot_be_compared_is_said(folder, tmp_path, capsys) -> None:
+    with pytest.raises(CheckpointError, match="no finished run"):
+        accuracy_front([tmp_path])
+    with pytest.raises(InputError, match="nothing to compare"):
+        accuracy_front([folder], bits=())
+    with pytest.raises(SystemExit):
+        main(["front", str(folder), "--bits", "four"])
+    assert "numbers with commas between" in capsys.readouterr().err
