@@ -12,7 +12,7 @@ from rich.console import Console
 from mho.bench import process, speed
 from mho.bench.process import MALLOC, child_environment, run_in_child
 from mho.bench.speed import SpeedSettings, measure_case, run_speed, speed_document, speed_settings
-from mho.bench.table import aim_text, speed_table
+from mho.bench.table import aim_text, memory_table, scaling_table, speed_table
 from mho.bench.timing import Timings
 from mho.bench.worker import Job
 from mho.errors import InputError, MhoError
@@ -154,13 +154,36 @@ def test_table_is_plain_in_a_pipe_and_has_the_aims(instant):
         "to",
         "2.10",
         "<=",
-        "2.5",
-        "met",
+        "1.8",
+        "over",
         "300",
         "320",
     ]
-    assert "<=" not in second
+    assert second.split()[-4:-2] == ["1.5", "over"]
 
 
 def test_aims_are_words():
     assert [aim_text(2.5, 2.5), aim_text(2.51, 2.5), aim_text(9.0, None)] == ["<= 2.5 met", "<= 2.5 over", ""]
+
+
+def test_memory_is_a_ratio_of_peaks(instant):
+    (row,) = speed.run_memory(["train_mlp"])
+    assert row["peak_mb"] == 320.04 and row["ratio"] == pytest.approx(320.04 / 300, abs=1e-3) and row["aim"] == 1.5
+    assert [job.what for job in instant] == ["digital", "mho", "digital"]
+    assert "1.07" in _printed(memory_table([row]))
+    with pytest.raises(InputError, match="is unknown"):
+        speed.run_memory(["train_mpl"])
+
+
+def test_scaling_doubles_the_threads_up_to_the_cores(instant, monkeypatch):
+    monkeypatch.setattr(speed, "usable_cores", lambda: 6)
+    rows = speed.run_scaling(["train_mlp"])
+    assert [row["threads"] for row in rows] == [job.threads for job in instant] == [1, 2, 4]
+    assert "train_mlp" in _printed(scaling_table(rows))
+    assert {row["case"] for row in speed.run_scaling()} == {"train_mlp", "train_resnet20", "train_transformer"}
+
+
+def _printed(table):
+    out = io.StringIO()
+    Console(file=out, width=120).print(table)
+    return out.getvalue()

@@ -37,16 +37,16 @@ class Case:
 
 CASES = MappingProxyType(
     {
-        "train_mlp": Case("mlp", "train", aim=2.5),
-        "train_resnet20": Case("resnet20", "train", aim=1.7),
-        "train_transformer": Case("transformer", "train", aim=1.7),
-        "infer_mlp": Case("mlp", "infer"),
-        "infer_resnet20": Case("resnet20", "infer"),
-        "infer_transformer": Case("transformer", "infer"),
-        "linear1024": Case("linear", "gradient"),
-        "linear1024_tiles256": Case("linear", "gradient", rows=256),
-        "chips25_mlp": Case("mlp", "chips", aim=1.5),
-        "chips25_resnet20": Case("resnet20", "chips", aim=1.5),
+        "train_mlp": Case("mlp", "train", aim=1.8),
+        "train_resnet20": Case("resnet20", "train", aim=1.4),
+        "train_transformer": Case("transformer", "train", aim=1.35),
+        "infer_mlp": Case("mlp", "infer", aim=1.5),
+        "infer_resnet20": Case("resnet20", "infer", aim=1.5),
+        "infer_transformer": Case("transformer", "infer", aim=1.5),
+        "linear1024": Case("linear", "gradient", aim=1.4),
+        "linear1024_tiles256": Case("linear", "gradient", rows=256, aim=1.8),
+        "chips25_mlp": Case("mlp", "chips", aim=1.2),
+        "chips25_resnet20": Case("resnet20", "chips", aim=1.2),
     }
 )
 

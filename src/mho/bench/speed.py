@@ -14,6 +14,7 @@ from mho.bench.worker import MEMORY_RUNS, Job
 from mho.errors import InputError
 
 THREADS = 2
+MEMORY_AIM = 1.5
 Say = Callable[[str], None]
 
 
@@ -70,6 +71,47 @@ def run_speed(
             left = (time.monotonic() - began) / done * (len(names) - done) if done else None
             progress(f"{name} ({done + 1} of {len(names)}{'' if left is None else f', about {left:.0f} s left'})")
         results.append(measure_case(name, settings))
+    return results
+
+
+def run_memory(cases: Sequence[str] | None = None, progress: Say | None = None) -> list[dict[str, Any]]:
+    """Peak memory of mho over that of the digital model, each in a process of its own; both with torch's import.
+
+    Each result: ``case``, ``peak_mb``, ``digital_peak_mb`` (10^6 bytes), ``ratio``, and ``idle_mb``, of a process that
+    only builds the smallest network: what is left above it belongs to the case. Raises as :func:`run_speed`.
+    """
+    settings = speed_settings(quick=True)
+
+    def peak(name: str, side: str) -> float:
+        job = Job(name, side, settings.threads, settings.budget_s, settings.minimum_pairs)  # type: ignore[arg-type]
+        return float(run_in_child(job)["peak_mb"])
+
+    idle, results = peak("infer_mlp", "digital"), []
+    for name in _chosen(cases):
+        if progress is not None:
+            progress(name)
+        ours, digital = peak(name, "mho"), peak(name, "digital")
+        row = {"peak_mb": ours, "digital_peak_mb": digital, "ratio": ours / digital, "idle_mb": idle}
+        results.append({"case": name, **{key: round(value, 3) for key, value in row.items()}, "aim": MEMORY_AIM})
+    return results
+
+
+def run_scaling(
+    cases: Sequence[str] | None = None, quick: bool = False, progress: Say | None = None
+) -> list[dict[str, Any]]:
+    """The ratio of :func:`run_speed` on 1, 2, 4, ... threads up to the cores of this machine; training by default.
+
+    Each result: ``case``, ``threads``, ``ratio``, ``ratio_quartiles``, ``digital_ms``, ``mho_ms``, ``pairs``.
+    """
+    base, results = speed_settings(quick), []
+    counts = [2**k for k in range(usable_cores().bit_length()) if 2**k <= usable_cores()]
+    for name in _chosen(cases if cases is not None else [n for n in CASES if n.startswith("train_")]):
+        for threads in counts:
+            if progress is not None:
+                progress(f"{name}, {threads} threads")
+            job = Job(name, "time", threads, base.budget_s, base.minimum_pairs)
+            found = {key: _rounded(value) for key, value in run_in_child(job).items()}
+            results.append({"case": name, "threads": threads, **found})
     return results
 
 
