@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from command import command
 from torch import Tensor
 
 from mho.ebm import (
@@ -172,7 +173,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     found = {"mnist": mnist, "gradient": gradient, "speed": speed}[options.part](options)
-    record = {"versions": versions(), "command": "python " + " ".join(sys.argv), options.part: found}
+    record = {"versions": versions(), "command": command(), options.part: found}
     name = options.recipe if options.part == "mnist" else f"ebm-eqprop-{options.part}"
     RESULTS.mkdir(exist_ok=True)
     write_atomically(RESULTS / f"{name}.json", (json.dumps(record, indent=2) + "\n").encode())

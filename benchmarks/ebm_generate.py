@@ -15,11 +15,10 @@ after short runs; distances here are to the other 8,000.
 
 import argparse
 import json
-import shlex
-import sys
 from pathlib import Path
 
 import torch
+from command import command
 
 from mho.evaluation.atomic import write_atomically
 from mho.experiments.ebm.generate import Settings, run
@@ -80,7 +79,7 @@ def main() -> None:
         progress=True,
         say=lambda text: print(text, flush=True),
     )
-    shown = {"command": shlex.join(["python", *sys.argv]), "settings": settings.model_dump(mode="json"), **done.summary}
+    shown = {"command": command(), "settings": settings.model_dump(mode="json"), **done.summary}
     name = "ebm-generate-exact" if options.exact else "ebm-generate"
     target = options.out or Path("benchmarks/results") / f"{name}.json"
     write_atomically(target, (json.dumps(shown, indent=1) + "\n").encode())

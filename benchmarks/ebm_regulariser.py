@@ -12,13 +12,13 @@ Writes benchmarks/results/ebm-regulariser.json after every network; ``--resume``
 
 import argparse
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from command import command
 from torch import Tensor
 
 from mho.data import Dataset, load_dataset
@@ -137,7 +137,7 @@ def main() -> None:
                 row = {"images": count, "seed": seed, "training": name, "epochs": epochs, "dropout": share}
                 found.append(row | judged(net, data, held, hw, options.chips))
                 print(found[-1], flush=True)
-                record = {"versions": versions(), "command": "python " + " ".join(sys.argv), "rows": found}
+                record = {"versions": versions(), "command": command(), "rows": found}
                 RESULTS.parent.mkdir(exist_ok=True)
                 write_atomically(RESULTS, (json.dumps(record, indent=1) + "\n").encode())
 

@@ -8,7 +8,7 @@ from mho.errors import InputError
 from mho.reporting.figures import _room_for, accuracy_vs_age, accuracy_vs_noise, chip_histogram, training_curves
 from mho.reporting.maps import conductance_map, dominance_bars
 from mho.reporting.series import Baseline, Curve, DominanceRow, Group, History, slots_by_name, with_slots
-from mho.reporting.svg import Canvas
+from mho.reporting.svg import Canvas, draw_both
 
 
 def curve(name="a", x=(1.0, 2.0), chips=4, slot=None):
@@ -122,3 +122,13 @@ def test_settings_of_matplotlib_neither_change_nor_matter():
 
 def test_dollars_are_text():
     assert "$x^" in words(accuracy_vs_noise([curve()], xlabel="$x^").svg)
+
+
+def test_powers_of_ten_are_plain_text() -> None:
+    def draw(canvas: Canvas) -> None:
+        axes = canvas.figure.add_subplot()
+        axes.set_yscale("log")
+        axes.plot([1, 2, 3], [1e-3, 1.0, 100.0])
+
+    wide, _ = draw_both(draw, 2.0, 2.0)
+    assert "mathdefault" not in wide and "10⁻²" in wide and "10²" in wide

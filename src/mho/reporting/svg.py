@@ -5,6 +5,7 @@ dark and print.
 """
 
 import io
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, Literal
 from matplotlib import style
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as MplFigure
+from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation
 
 from mho.errors import InputError
 
@@ -90,10 +92,22 @@ def _draw(draw: Callable[[Canvas], None], layout: Layout, width: float, height: 
         draw(Canvas(figure=figure, layout=layout, width=width, font=font))
         for axes in figure.axes:
             axes.patch.set_visible(False)
+            for axis in (axes.xaxis, axes.yaxis):
+                # Powers of ten are mathematics to matplotlib, and nothing here reads mathematics.
+                if isinstance(axis.get_major_formatter(), LogFormatterSciNotation):
+                    axis.set_major_formatter(FuncFormatter(_power_of_ten))
         stream = io.StringIO()
         FigureCanvasSVG(figure)
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return _inline(stream.getvalue())
+
+
+def _power_of_ten(value: float, _: object = None) -> str:
+    """ "10^-3" with small raised digits; other numbers plainly."""
+    exponent = math.log10(value) if value > 0 else math.nan
+    if exponent != round(exponent, 6) or not exponent.is_integer():
+        return f"{value:g}"
+    return "10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def _inline(document: str) -> str:

@@ -55,7 +55,7 @@ def page(settings: "Settings", summary: dict[str, Any], found: Finding) -> tuple
         _hero(settings, summary, found),
         _table(summary, found),
         chip_histogram(_groups(found), _baseline(summary)),
-        *([_against_noise(summary, found)] if found.noise else []),
+        *([_against_noise(found)] if found.noise else []),
         _training(found),
         *_paths(found.trajectory),
         _about(settings),
@@ -94,6 +94,9 @@ def _table(summary: dict[str, Any], found: Finding) -> Table:
         )
         for name in found.final
     )
+    if summary["digital"] is not None:
+        beside = ("Digital, same shape, backpropagation", f"{summary['digital']:.2f} %", "", "", "", "")
+        rows = (beside, *rows)
     return Table(
         title="Numbers",
         head=("Network", "Without noise", "Mean over chips", "5th percentile", "Worst chip", "Training"),
@@ -115,14 +118,18 @@ def _groups(found: Finding) -> list[Group]:
     ]
 
 
-def _against_noise(summary: dict[str, Any], found: Finding) -> Figure:
+def _against_noise(found: Finding) -> Figure:
     curves = []
     for name, result in found.noise.items():
         accuracy = result.accuracy().transpose("noise_scale", "seed", "chip", "age_s", "bits").to_numpy()
         scales = result.data["noise_scale"].to_numpy()
         order = np.argsort(scales)
         curves.append(Curve(NAMES[name], scales[order], accuracy.reshape(len(scales), -1)[order], SLOTS[name]))
-    return accuracy_vs_noise(curves, _baseline(summary))
+    read = found.noise.get("noise_free", next(iter(found.noise.values())))
+    images = int(read.data.sizes["image"])
+    clean = read.clean_accuracy()
+    quiet = None if clean is None else Baseline(name="Trained and read without noise", percent=float(clean.mean()))
+    return accuracy_vs_noise(curves, quiet, caption=f"The first {images:,} test images.")
 
 
 def _training(found: Finding) -> Figure:
