@@ -40,7 +40,7 @@ def mho_sampler(case: dict[str, Any], threads: int) -> tuple[Sample, Callable[[]
     import torch
 
     import mho
-    from mho.ebm.spins import BlockGibbs, sparse_graph, status
+    from mho.ebm.spins import BlockGibbs, available, sparse_graph
 
     torch.set_num_threads(threads)
     graph = sparse_graph(len(case["biases"]), torch.from_numpy(case["edges"]), torch.from_numpy(case["colours"]))
@@ -52,7 +52,11 @@ def mho_sampler(case: dict[str, Any], threads: int) -> tuple[Sample, Callable[[]
         generator = torch.Generator().manual_seed(seed)
         state[0] = sampler.run(state[0], couplings, biases, 1.0, sweeps, generator=generator)
 
-    return sample, lambda: state[0].numpy(), f"mho {mho.__version__}, torch {torch.__version__}, {status()}"
+    return (
+        sample,
+        lambda: state[0].numpy(),
+        f"mho {mho.__version__}, torch {torch.__version__}, {'compiled' if available() else 'plain torch'}",
+    )
 
 
 def thrml_sampler(case: dict[str, Any], threads: int) -> tuple[Sample, Callable[[], Any], str]:

@@ -1,0 +1,85 @@
+"""Tables of the energy-based models for ``docs/results.md``, each from one file of ``results/``."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def sections(folder: Path) -> list[str]:
+    """Every table whose data is there."""
+    lines: list[str] = []
+    for name, table in TABLES.items():
+        path = folder / f"{name}.json"
+        if path.is_file():
+            lines += ["", *table(json.loads(path.read_text(encoding="utf-8")))]
+    return ["", "## Energy-based models", *lines] if lines else []
+
+
+def eqprop(found: dict[str, Any]) -> list[str]:
+    """MNIST by equilibrium propagation."""
+    summary = found["mnist"]
+    return [*_title(found["command"], summary["table"]["title"]), *_markdown(summary["table"])]
+
+
+def generate(found: dict[str, Any]) -> list[str]:
+    """Images, and how far samplers with errors are from the exact one."""
+    errors = ", ".join(f"{name} {ratio:.2f}" for name, ratio in found["error_over_chip"].items())
+    energy = found["energy_an_image"]
+    joules = ", ".join(
+        f"{name} {total[1]:.2g} J ({total[0]:.2g} to {total[2]:.2g})"
+        for name, total in ((n, e["J"]["total"]) for n, e in energy.items())
+    )
+    return [
+        *_title(found["command"], found["table"]["title"]),
+        *_markdown(found["table"]),
+        "",
+        f"Features: a classifier of {found['judge_accuracy']:.2f} % on binarised test images. Chip over the noise-free "
+        f"digital sampler: {found['chip_over_digital']:.3f}; errors over the chip: {errors}. An image costs, by a model "
+        f"of the system and not by silicon: {joules}.",
+    ]
+
+
+def gibbs(found: dict[str, Any]) -> list[str]:
+    """Updates a second beside thrml."""
+    lines = [*_title(found["command"], "Block Gibbs, spin updates a second, interleaved on the same cores"), ""]
+    lines += ["| lattice | neighbours | chains | mho | thrml | ratio |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    for case in found["cases"]:
+        ours, theirs = (case[tool]["updates_a_second"]["median"] for tool in ("mho", "thrml"))
+        lines.append(
+            f"| {case['side']} x {case['side']} | {case['neighbours']} | {case['chains']} | {ours:.3g} | {theirs:.3g} "
+            f"| {ours / theirs:.1f} |"
+        )
+    return lines
+
+
+def resistive(found: dict[str, Any]) -> list[str]:
+    """Largest difference from ngspice."""
+    rows = found["ngspice"]["rows"]
+    worst = max(row["relative_difference"] for row in rows)
+    residual = max(row["kirchhoff_residual"] for row in rows)
+    return [
+        "### Resistive networks",
+        "",
+        f"{len(rows)} networks with diodes and amplifiers beside {found['ngspice']['version']}: largest difference "
+        f"{worst:.1e} of the largest voltage, Kirchhoff's law in ours to {residual:.1e}.",
+    ]
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "ebm-eqprop-mnist": eqprop,
+    "ebm-eqprop-conv": eqprop,
+    "ebm-resistive": resistive,
+    "ebm-gibbs": gibbs,
+    "ebm-generate": generate,
+}
+
+
+def _title(command: str, title: str) -> list[str]:
+    return [f"### {title}", "", f"`{command}`"]
+
+
+def _markdown(table: dict[str, Any]) -> list[str]:
+    columns = table["columns"]
+    lines = ["", "| " + " | ".join(columns) + " |", "| --- |" + " ---: |" * (len(columns) - 1)]
+    return lines + ["| " + " | ".join(row) + " |" for row in table["rows"]]
