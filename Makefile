@@ -1,5 +1,6 @@
 # make run    trains, fabricates 25 virtual chips, opens a report (RECIPE=mnist, ARGS="--seed 1 --resume")
 # make test   the tests that take seconds each (WORKERS=2 processes); make test-slow: the long ones
+# make test-gpu  the GPU's kernels under Triton's interpreter (installs Triton, 200 MB)
 # make lint   ruff, mypy --strict on hardware, physics and crossbar, the layers of the package
 # make bench  time of a step on analog hardware over the digital one
 # Each of them makes .venv and installs what it needs when pyproject.toml or constraints.txt changed.
@@ -24,10 +25,10 @@ test test-slow: export MHO_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: help run test test-slow lint bench install clean
+.PHONY: help run test test-slow test-gpu lint bench install clean
 
 help:
-	@sed -n '1,5s/^# //p' Makefile
+	@sed -n '1,6s/^# //p' Makefile
 
 run: $(STAMP)
 	$(MHO) run $(RECIPE) --out $(OUT) --open $(ARGS)
@@ -39,6 +40,12 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(PYTEST) -m slow $(TESTS) $(ARGS)
+
+test-gpu: export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+test-gpu: export TRITON_INTERPRET := 1
+test-gpu: $(STAMP)
+	$(BIN)/python -m pip install --quiet -e '.[gpu]'
+	$(PYTEST) -n $(WORKERS) --dist loadfile tests/crossbar/test_gpu_numbers.py tests/crossbar/test_gpu_operator.py $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from command import command
 from torch import Tensor
 
 from mho.ebm.resistive import (
@@ -135,7 +136,7 @@ def main() -> None:
     results["gradients"] = gradients()
     if not chosen.no_training:
         results["training"] = training(chosen.dataset, chosen.data_dir)
-    results["versions"] = versions()
+    results["versions"], results["command"] = versions(), command()
     write_atomically(OUT, json.dumps(results, indent=1, allow_nan=False).encode())
     print(f"written: {OUT}")
 

@@ -34,9 +34,9 @@ def generate(found: dict[str, Any]) -> list[str]:
         *_title(found["command"], found["table"]["title"]),
         *_markdown(found["table"]),
         "",
-        f"Features: a classifier of {found['judge_accuracy']:.2f} % on binarised test images. Chip over the noise-free "
-        f"digital sampler: {found['chip_over_digital']:.3f}; errors over the chip: {errors}. An image costs, by a model "
-        f"of the system and not by silicon: {joules}.",
+        f"Features: a classifier of {found['judge_accuracy']:.2f} % on binarised test images. Chip over noise-free "
+        f"digital sampler: {found['chip_over_digital']:.3f}; errors over the chip: {errors}. An image costs, by a "
+        f"model of the system and not by silicon: {joules}.",
     ]
 
 

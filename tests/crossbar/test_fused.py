@@ -119,6 +119,17 @@ NOISY = Hardware(
 )  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["linear", "conv2d", "channels_last", "grouped"])
+@pytest.mark.parametrize("fresh", [None, Counter(11)])
+def test_tiles_under_a_learned_range_that_clips_equal_mvm(kind: str, fresh: Counter | None) -> None:
+    hw = NOISY.replace(tile=Tile(rows=9), adc=Adc(bits=8), dac=Dac(bits=8))
+    case, ranges = _case(kind, True), torch.tensor([1.0, 0.8])
+    _check(case, hw, Noise(fresh), ranges, True)
+    (_, _, exact), (_, _, ours) = _both(case, hw, Noise(fresh), ranges, True)
+    assert float(exact[-1][1].abs()) > 0.01  # something was clipped, and the range hears of it
+    torch.testing.assert_close(ours[-1], exact[-1], rtol=0.02, atol=0.02)
+
+
 def _fused(case: Case, hw: Hardware = NOISY, ranges: Tensor | None = None) -> Tensor:
     given_ranges = torch.tensor([1.5, 6.0]) if ranges is None else ranges
     array = _array(case.w, case.op, hw)

@@ -8,12 +8,12 @@ takes ``mvm`` itself. A parity test holds the two together.
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
 
-from mho.crossbar import kernels
+from mho.crossbar import gpu, kernels
 from mho.crossbar.array import Array
 from mho.crossbar.fused_weight import eager_cpu
 from mho.crossbar.mvm import Observed, is_plain, mvm, needs_adc_range
@@ -120,12 +120,16 @@ def product(
     backward pass, which runs through ``mvm``.
     """
     fresh = noise.fresh
+    if x.is_cuda and reverse is None and not isinstance(fresh, Tensor) and gpu.eager(x, *array.weights):
+        from mho.crossbar.gpu import operator  # imports Triton
+
+        return operator.product(x, array, op, hw, fresh, ranges, bias)
     if reverse is None and not isinstance(fresh, Tensor) and eager_cpu(x, *array.weights):
         found = circuit(array, op, hw)
         if found is not None and takes(found, x, fresh):
             r_in, r_out = ranges.tolist()
-            # A range that several tiles share and that is sought or learned needs all of them at once.
-            if len(found.blocks) == 1 or not (learned or (hw.adc is not None and r_out <= 0)):
+            # A range that several tiles share and that is still sought needs all of them at once.
+            if len(found.blocks) == 1 or hw.adc is None or r_out > 0:
                 call = Call(found, r_in, r_out, fresh, learned)
                 inputs = (x, array.weights[0], ranges, bias)
                 if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
@@ -147,40 +151,50 @@ def _range_of(absmax: float, sumsq: float, count: int, sigmas: float | None) -> 
 
 
 def _forward(
-    x: Tensor, w: Tensor, bias: Tensor | None, call: Call, masks: list[Tensor | None] | None
+    x: Tensor, w: Tensor, bias: Tensor | None, call: Call, clips: list["Clip"] | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """(output, dense input, quantised input, output before the bias where ranges are learned).
+    """(output, dense input, quantised input, output before the bias where the range of one tile is learned).
 
-    ``masks``: filled with what each part's ADC did not clip, for the backward pass; ``None``: not needed.
+    ``clips``: filled with what each part's ADC clipped, for the backward pass; ``None``: not needed.
     """
     x = kernels.dense(x)
     x_q, seen_in = _quantize_input(x, call)
-    out, saw, rails = _read_parts(x_q, w, bias, call, masks)
+    out, saw, rails = _read_parts(x_q, w, bias, call, clips)
     call.seen = (seen_in, saw)
     return out, x, x_q, rails
 
 
+class Clip(NamedTuple):
+    """What the ADC of one part clipped. ``inside``: where it did not (uint8; ``None``: nowhere clipped); ``rail``: the
+    sign of each output, int8, where a range that several parts share is learned."""
+
+    inside: Tensor | None
+    rail: Tensor | None
+
+
 def _read_parts(
-    x_q: Tensor, w: Tensor, bias: Tensor | None, call: Call, masks: list[Tensor | None] | None
+    x_q: Tensor, w: Tensor, bias: Tensor | None, call: Call, clips: list[Clip] | None
 ) -> tuple[Tensor, float, Tensor | None]:
-    """(output, the range that it asks for, output before the bias where ranges are learned)."""
+    """(output, the range that it asks for, output before the bias where the range of one tile is learned)."""
     found = call.circuit
     op = found.op
     out: Tensor | None = None
     absmax, sumsq, count = 0.0, 0.0, 0
+    alone = len(found.blocks) == 1
     for part, block in enumerate(found.blocks):
         cut = op.cut_input(x_q, block)
         y = kernels.dense(op.apply(cut, op.cut_weight(w, block), None))
-        mask, stats = _convert_output_(y, cut, part, call, masks is not None)
-        if masks is not None:
-            masks.append(mask)
+        mask, stats = _convert_output_(y, cut, part, call, clips is not None)
+        if clips is not None:
+            signed = call.learned and not alone and mask is not None
+            clips.append(Clip(mask, y.sign().to(torch.int8) if signed else None))
         absmax, sumsq, count = _worse(absmax, stats[0]), sumsq + stats[1], count + y.numel()
         out = y if out is None else out.add_(y)
     assert out is not None
     saw = _range_of(absmax, sumsq, count, found.output_rms) if needs_adc_range(found.hw) else call.r_out
-    rails = out if call.learned else None
+    rails = out if call.learned and alone else None
     if bias is not None:
-        out = out + op.over_columns(bias) if call.learned else out.add_(op.over_columns(bias))
+        out = out.add_(op.over_columns(bias)) if rails is None else out + op.over_columns(bias)
     return out, saw, rails
 
 
@@ -188,9 +202,9 @@ def _read_parts(
 class _FusedMvm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, ranges: Tensor, bias: Tensor | None, call: Call) -> Tensor:
-        masks: list[Tensor | None] = []
-        out, x, x_q, rails = _forward(x, w, bias, call, masks)
-        ctx.call, ctx.masks, ctx.strides = call, masks, out.stride()
+        clips: list[Clip] = []
+        out, x, x_q, rails = _forward(x, w, bias, call, clips)
+        ctx.call, ctx.clips, ctx.strides = call, clips, out.stride()
         ctx.save_for_backward(x, x_q, w, ranges, bias, rails)
         return out
 
@@ -208,10 +222,10 @@ class _FusedMvm(torch.autograd.Function):
         need_in = need_x or (need_r and rounds_input and call.clips)
         g = _in_layout(g, ctx.strides)
         pieces, clipped, kept = [], 0.0, []
-        for mask, block in zip(ctx.masks, blocks, strict=True):
-            inside = g if mask is None else kernels.masked(g, mask)
-            if need_r and mask is not None:
-                clipped += float(((g - inside) * rails.sign()).sum())
+        for clip, block in zip(ctx.clips, blocks, strict=True):
+            inside = g if clip.inside is None else kernels.masked(g, clip.inside)
+            if need_r and clip.inside is not None:
+                clipped += float(((g - inside) * (rails.sign() if clip.rail is None else clip.rail)).sum())
             kept.append(inside)
             cut, w_cut = op.cut_input(x_q, block), op.cut_weight(w, block)
             pieces.append(op.backward(inside, cut, w_cut, need_in, need_w))

@@ -5,7 +5,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from mho.crossbar import kernels
+from mho.crossbar import gpu, kernels
 from mho.crossbar.noise import Counter, Draw, as_tensor
 
 
@@ -43,6 +43,11 @@ def noisy(w: Tensor, limit: Tensor | None, sigma: Tensor, draw: Draw | None) -> 
     if isinstance(draw, Counter) and sigma.dim() == 0 and eager_cpu(w) and w.is_contiguous():
         bound = float("inf") if limit is None else float(limit)
         return _Noisy.apply(w, bound, float(sigma) * draw.scale, draw.seed)  # type: ignore[no-any-return, no-untyped-call]
+    if isinstance(draw, Counter) and sigma.dim() == 0 and w.is_cuda and gpu.eager(w):
+        from mho.crossbar.gpu import weights  # imports Triton
+
+        if weights.takes(w, sigma):
+            return weights.noisy(w, limit, sigma, draw)
     if limit is not None:
         w = clip(w, limit)
     return w if draw is None else w + sigma * as_tensor(draw, (1, *w.shape), w)[0]
