@@ -1,12 +1,14 @@
 """Read time and converter bits a layer against the same for all layers, on the network of a run.
 
     mho run cifar10 --seeds 0 --out runs
-    python benchmarks/noise_budget.py runs/cifar10 --data-dir DIR
+    python benchmarks/noise_budget.py runs/cifar10 --data-dir DIR              # for the weights as they are
+    python benchmarks/noise_budget.py runs/cifar10 --data-dir DIR --retrain 2  # and trained on for the new settings
 
-Allocations are found on training images and on chips of a lot of their own (they may lose --points there), and checked
-on the test images and on 25 other chips, paired image by image with the network as it was. Writes
-benchmarks/results/noise-budget-NAME.json. Energies are typical ones; ratios are those of one hardware, in which
-constants that multiply both sides drop out.
+Without --retrain, allocations are found on training images and on chips of a lot of their own (they may lose --points
+there). With it, the plan at --harm times the harm of today is trained for so many epochs, and the network as it was for
+as many more, under today's settings. Both are checked on the test images and on 25 other chips, paired image by image.
+Writes benchmarks/results/noise-budget-NAME.json (noise-budget-NAME-retrained.json). Energies are typical ones; ratios
+are those of one hardware, in which constants that multiply both sides drop out.
 """
 
 import argparse
@@ -16,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from command import command
 from torch import Tensor, nn
 
 import mho
-from mho.allocation import Allocation, allocate
+from mho.allocation import Allocation, allocate, applied, harm, loads, plan, sensitivities
+from mho.allocation.plan import today
+from mho.data import Dataset
 from mho.evaluation.atomic import write_atomically
 from mho.evaluation.result import Result
 from mho.experiments.networks import Trainer
@@ -69,6 +74,44 @@ def on(network: nn.Module, hw: Hardware) -> nn.Module:
     return network
 
 
+def _batches(data: Dataset, x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
+    return [(data.normalise(a), b) for a, b in zip(x.split(250), y.split(250), strict=True)]
+
+
+def trained_on(network: nn.Module, trainer: Trainer, seed: int, epochs: int, lr: float) -> nn.Module:
+    """The network after ``epochs`` more of the recipe's own training, at a lower rate."""
+    recipe = trainer.recipe
+    batches = trainer.data.train_batches(
+        recipe.data.batch_size, seed=seed + 1000, augment=list(recipe.data.augment) or None, subset=recipe.data.subset
+    )
+    settings = recipe.train.for_hardware().model_copy(update={"epochs": epochs, "lr": lr})
+    mho.fit(
+        network, batches, recipe=settings, seed=seed + 1000,
+        on_epoch=lambda record: print(f"  epoch {record.epoch + 1}/{epochs}: loss {record.loss:.4f}", flush=True),
+    )  # fmt: skip
+    return network.eval()
+
+
+def retrained(
+    network: nn.Module, trainer: Trainer, given: argparse.Namespace, test: list[tuple[Tensor, Tensor]]
+) -> dict[str, Any]:
+    """The network trained on under today's settings, and under the plan."""
+    data, seed, example = trainer.data, trainer.recipe.seeds[0], test[0][0][:64]
+    images = _batches(data, data.train_x[:1000], data.train_y[:1000])
+    known = loads(network, images[0][0][:64], sensitivities(network, images))
+    settings = plan(known, given.harm * harm(known, today(known)), reads=(1 / 16, 8.0))
+    table: dict[str, Any] = {}
+    before = None
+    for name, chosen in (("as it was", today(known)), ("a layer", settings)):
+        print(name, flush=True)
+        twin = trained_on(applied(network, chosen).train(), trainer, seed, given.retrain, given.lr)
+        result = mho.evaluate(twin, test, chips=given.chips)
+        table[name] = entry(twin, result, before, example) | {"settings": [asdict(s) for s in chosen]}
+        before = result
+        print({k: table[name].get(k) for k in ("mean", "p5", "difference", "energy_J")}, flush=True)
+    return table
+
+
 def main() -> None:
     told = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     told.add_argument("folder", type=Path)
@@ -79,6 +122,9 @@ def main() -> None:
     told.add_argument("--images", type=int, default=2000, help="test images")
     told.add_argument("--chips", type=int, default=25)
     told.add_argument("--read-noise", type=float, nargs="+", default=[0.01, 0.1])
+    told.add_argument("--retrain", type=int, default=0, help="epochs; 0: weights as they are")
+    told.add_argument("--harm", type=float, default=4.5, help="with --retrain: second-order harm over today's")
+    told.add_argument("--lr", type=float, default=0.02, help="with --retrain")
     told.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = told.parse_args()
 
@@ -89,19 +135,13 @@ def main() -> None:
     seed = recipe.seeds[0]
     start = trainer.start(seed)
     trained = trainer.hardware_aware(start, seed, trainer.digital(start, seed).network).network
-    search = [
-        (data.normalise(x), y)
-        for x, y in zip(
-            data.train_x[: given.search_images].split(250), data.train_y[: given.search_images].split(250), strict=True
-        )
-    ]
-    test = [
-        (data.normalise(x), y)
-        for x, y in zip(data.test_x[: given.images].split(250), data.test_y[: given.images].split(250), strict=True)
-    ]
+    search = _batches(data, data.train_x[: given.search_images], data.train_y[: given.search_images])
+    test = _batches(data, data.test_x[: given.images], data.test_y[: given.images])
     example = test[0][0][:64]
     rows = {}
-    for noise in given.read_noise:
+    if given.retrain:
+        rows[f"{base.cell.read_noise:g}"] = retrained(on(trained, base), trainer, given, test)
+    for noise in given.read_noise if not given.retrain else ():
         hw = replace(base, cell=replace(base.cell, read_noise=noise))
         network = on(trained, hw)
         print(f"read noise {noise:g}")
@@ -116,7 +156,7 @@ def main() -> None:
             print({k: table[name][k] for k in ("mean", "p5", "difference", "energy_J")})
         rows[f"{noise:g}"] = table
     record = {
-        "command": f"python benchmarks/noise_budget.py runs/{recipe.name} --points {given.points:g}",
+        "command": command(),
         "recipe": recipe.name,
         "seeds": [seed],
         "chips": given.chips,
@@ -126,7 +166,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "read_noise": rows,
     }
-    path = given.out / f"noise-budget-{recipe.name}.json"
+    path = given.out / f"noise-budget-{recipe.name}{'-retrained' if given.retrain else ''}.json"
     write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
     print(path.name)
 
