@@ -21,6 +21,20 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 HEAVY = ("pydantic", "scipy", "xarray", "matplotlib", "typer", "rich", "pooch", "PIL", "pandas", "requests")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
 
+TINY_EBM = """
+experiment = "eqprop"
+name = "ebm-eqprop"
+[data]
+subset = 500
+[network]
+units = [32]
+[train]
+epochs = 1
+noise_free = false
+[evaluate]
+chips = 2
+noise_scales = []
+"""
 TINY = """
 name = "mnist-mini"
 [data]
@@ -199,6 +213,7 @@ def workplace(tmp_path_factory):
     """A folder that holds runs/mnist-mini, made by the README's own ``mho run`` on a tiny recipe of the same name."""
     place = tmp_path_factory.mktemp("readme")
     (place / "tiny.toml").write_text(TINY)
+    (place / "tiny-ebm.toml").write_text(TINY_EBM)
     mho_command(place, ["run", "tiny.toml"])
     return place
 
@@ -215,6 +230,10 @@ def test_every_mho_command_of_the_readme_runs(command, workplace):
     arguments = shlex.split(command)[1:]
     if arguments[:2] == ["run", "mnist-mini"]:
         arguments[1:2] = ["tiny.toml", "--resume"]
+    elif arguments[:2] == ["run", "ebm-eqprop"]:
+        arguments[1:2] = ["tiny-ebm.toml"]
+    elif arguments[0] == "front":
+        arguments += ["--chips", "2", "--images", "100"]
     elif arguments[0] == "evaluate":
         arguments += ["--chips", "2"]
     elif arguments[:2] == ["bench", "speed"]:
