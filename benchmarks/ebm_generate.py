@@ -79,7 +79,7 @@ def main() -> None:
         progress=True,
         say=lambda text: print(text, flush=True),
     )
-    shown = {"command": command(), "settings": settings.model_dump(mode="json"), **done.summary}
+    shown = {**done.summary, "command": command(), "settings": settings.model_dump(mode="json")}
     name = "ebm-generate-exact" if options.exact else "ebm-generate"
     target = options.out or Path("benchmarks/results") / f"{name}.json"
     write_atomically(target, (json.dumps(shown, indent=1) + "\n").encode())

@@ -13,6 +13,7 @@ are those of one hardware, in which constants that multiply both sides drop out.
 
 import argparse
 import json
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,7 @@ def main() -> None:
             print({k: table[name][k] for k in ("mean", "p5", "difference", "energy_J")})
         rows[f"{noise:g}"] = table
     record = {
-        "command": command(),
+        "command": command([sys.argv[0], f"runs/{given.folder.name}", *sys.argv[2:]]),
         "recipe": recipe.name,
         "seeds": [seed],
         "chips": given.chips,
