@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import budget_table
 import ebm_tables
 import matplotlib as mpl
 import numpy as np
@@ -212,6 +213,7 @@ def page(folder: Path, docs: Path) -> str:
             lines += forecast_section(found)
         elif "ablation" in found:
             lines += ablation_section(found)
+    lines += budget_table.section(folder)
     lines += ebm_tables.sections(folder)
     return "\n".join(lines) + "\n"
 
