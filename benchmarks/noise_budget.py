@@ -44,15 +44,17 @@ def parts(report: mho.costs.EnergyReport) -> dict[str, float]:
     return {name: value.typical for name, value in report.parts_J.items()} | {"total": total.typical}
 
 
-def read_s(network: nn.Module) -> float:
-    """Seconds that the layers integrate for one inference's worth of one output position each, summed over layers."""
-    return sum(s.hw.readout.t_read_s for _, layer in analog_layers(network) for s in layer.sites.values())
+def read_s(network: nn.Module, report: mho.costs.EnergyReport) -> float:
+    """Seconds that the arrays of one inference are read: vectors one after the other, layers too."""
+    t_read = {s.name: s.hw.readout.t_read_s for _, layer in analog_layers(network) for s in layer.sites.values()}
+    return sum(layer.counts.vectors / report.inferences * t_read[layer.name] for layer in report.layers)
 
 
 def entry(network: nn.Module, result: Result, before: Result | None, example: Tensor) -> dict[str, Any]:
     """One row: accuracy over chips, joules, and the paired difference from the network as it was."""
     numbers = {k: round(float(v), 3) for k, v in result.numbers().items() if isinstance(v, (int, float))}
-    found: dict[str, Any] = numbers | {"energy_J": parts(mho.energy(network, example)), "read_s": read_s(network)}
+    report = mho.energy(network, example)
+    found: dict[str, Any] = numbers | {"energy_J": parts(report), "read_s": read_s(network, report)}
     if before is not None:
         found["difference"] = difference(result, before)
     return found
