@@ -6,6 +6,7 @@ benchmarks/ablation.py wrote, one with ``networks`` alone what forecast.py wrote
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,10 @@ def row(name: str, record: dict[str, Any]) -> str:
     found = entry.get("robustness")
     against = summary["mean"] - mean_of(record["digital"])
     at = "" if found is None else _noise_at(found)
+    lowest = min(entry["noise"]["noise_scale"]) * (record["static_noise_percent"] or 1.0) if "noise" in entry else 0.0
+    if found is not None and lowest > 0:  # a sweep that does not begin without noise has no area, and an end alone
+        at = f"at most {lowest:g}" if (found["noise_at_1_point"] or math.inf) <= lowest else at
+        found = None
     cells = [
         NETWORKS[name],
         f"{summary['clean']:.2f}",
