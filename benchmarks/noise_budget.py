@@ -115,6 +115,12 @@ def retrained(
     return table
 
 
+def _suffix(given: argparse.Namespace) -> str:
+    if not given.retrain:
+        return ""
+    return "-retrained" + ("" if given.adc_sigma is None else "-narrow")
+
+
 def main() -> None:
     told = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     told.add_argument("folder", type=Path)
@@ -127,6 +133,11 @@ def main() -> None:
     told.add_argument("--read-noise", type=float, nargs="+", default=[0.01, 0.1])
     told.add_argument("--retrain", type=int, default=0, help="epochs; 0: weights as they are")
     told.add_argument("--harm", type=float, default=4.5, help="with --retrain: second-order harm over today's")
+    told.add_argument(
+        "--adc-sigma",
+        type=float,
+        help="with --retrain: range of every ADC in root mean squares of its outputs, for both",
+    )
     told.add_argument("--lr", type=float, default=0.02, help="with --retrain")
     told.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = told.parse_args()
@@ -143,6 +154,8 @@ def main() -> None:
     example = test[0][0][:64]
     rows = {}
     if given.retrain:
+        if given.adc_sigma is not None:
+            base = replace(base, adc=replace(base.adc, range_sigma=given.adc_sigma))
         rows[f"{base.cell.read_noise:g}"] = retrained(on(trained, base), trainer, given, test)
     for noise in given.read_noise if not given.retrain else ():
         hw = replace(base, cell=replace(base.cell, read_noise=noise))
@@ -169,7 +182,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "read_noise": rows,
     }
-    path = given.out / f"noise-budget-{recipe.name}{'-retrained' if given.retrain else ''}.json"
+    path = given.out / f"noise-budget-{recipe.name}{_suffix(given)}.json"
     write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
     print(path.name)
 

@@ -30,6 +30,7 @@ def on_ray(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{SRC}{os.pathsep}{HELPERS}")
 
 
+@pytest.mark.slow  # starts a cluster, which a busy machine may be too slow for
 @pytest.mark.usefixtures("on_ray")
 def test_cells_that_fail_kill_and_depend_end_on_ray_as_in_a_pool(tmp_path):
     first = cell(100, "run")
@@ -46,6 +47,7 @@ def test_cells_that_fail_kill_and_depend_end_on_ray_as_in_a_pool(tmp_path):
     assert len({pid for _, pid in lines(tmp_path / "log", "begin")}) <= 2 + 4
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("on_ray")
 def test_an_actor_that_cannot_start_is_an_error_not_a_loop(tmp_path):
     with pytest.raises(CampaignError, match=r"3 workers in a row died at their start: .*the licence server is asleep"):

@@ -12,6 +12,7 @@ from mho.campaign.errors import CampaignError
 
 LOCAL = "local"
 ANSWER_S = 10.0
+STARTS = 3
 
 
 @dataclass(eq=False)
@@ -57,10 +58,7 @@ class RayCrew:
             where = {"num_cpus": size, "include_dashboard": False}
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # A cluster of ours tells nobody of itself.
         _must_answer(address)
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level="error", **where)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise _nobody(address, error) from error
+        _join(ray, address, where)
         cores = int(ray.cluster_resources().get("CPU", 0))
         if cores < 1:
             ray.shutdown()
@@ -100,6 +98,20 @@ class RayCrew:
 
     def close(self) -> None:
         self.ray.shutdown()
+
+
+def _join(ray: Any, address: str, where: dict[str, Any]) -> None:
+    """Join the cluster. One of its own is tried again: on a busy machine Ray's servers start too slowly for itself."""
+    left = STARTS if address == LOCAL else 1
+    while True:
+        left -= 1
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="error", **where)
+            return
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            ray.shutdown()
+            if not left:
+                raise _nobody(address, error) from error
 
 
 def _own(hand: Hand) -> _Actor:
