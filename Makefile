@@ -45,7 +45,7 @@ test-gpu: export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 test-gpu: export TRITON_INTERPRET := 1
 test-gpu: $(STAMP)
 	$(BIN)/python -m pip install --quiet -e '.[gpu]'
-	$(PYTEST) -n $(WORKERS) --dist loadfile tests/crossbar/test_gpu_numbers.py tests/crossbar/test_gpu_operator.py $(ARGS)
+	$(PYTEST) -n $(WORKERS) --dist loadfile tests/crossbar/test_gpu_*.py $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,7 +1,6 @@
 """Noise where it is cheap: the closed form against an optimiser, bits against all choices; equal accuracy."""
 
 from functools import partial
-from itertools import product
 
 import numpy as np
 import pytest
@@ -10,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from mho.costs.adc import envelope_J
-from mho.costs.allocation import converter_bits, read_times
+from mho.costs.allocation import read_times
 from mho.costs.front import Point, at_equal_accuracy, front
 from mho.costs.spread import Spread
 from mho.errors import InputError
@@ -59,36 +57,11 @@ def test_it_never_costs_more_and_saves_nothing_where_layers_are_alike(layers):
     assert same.saved == near(1.0) and same.factors == near((1.0, 1.0, 1.0))
 
 
-def test_bits_cost_as_little_as_the_best_of_all_choices():
-    conversions, ranges = [1e4, 3e3, 10.0], [1.0, 2.0, 4.0]
-
-    def energy(bits):
-        return envelope_J(bits + 5)  # in the region where bits cost
-
-    found = converter_bits(conversions, H, ranges, 6, energy, least=3, most=9)
-
-    def loss(bits):
-        return sum(h * r**2 / (6 * 4.0**b) for h, r, b in zip(H, ranges, bits, strict=True))
-
-    def price(bits):
-        return sum(n * energy(b) for n, b in zip(conversions, bits, strict=True))
-
-    allowed = [b for b in product(range(3, 10), repeat=3) if loss(b) <= loss([6] * 3)]
-    best = min(map(price, allowed))
-    assert found.loss <= 1 and loss(found.bits) == near(found.loss * loss([6] * 3))
-    assert price(found.bits) <= 1.1 * best and found.saved == near(price([6] * 3) / price(found.bits))
-    assert found.saved > 1.5
-    more = converter_bits(conversions, H, ranges, 6, energy, loss=4.0, least=3, most=9)
-    assert more.saved > found.saved and more.loss > found.loss
-
-
 def test_impossible_layers_are_named():
     with pytest.raises(InputError, match=r"curvature\[1\] = 0\.0: must be finite and above 0"):
         read_times([1.0, 1.0], [1.0, 0.0], [1.0, 1.0])
     with pytest.raises(InputError, match="energy_J: 1, curvature: 2, variance: 1"):
         read_times([1.0], [1.0, 1.0], [1.0])
-    with pytest.raises(InputError, match="bits = 20"):
-        converter_bits([1.0], [1.0], [1.0], 20, envelope_J)
 
 
 def point(label, joules, accuracy, p5=None):

@@ -119,7 +119,7 @@ class _Search:
     def run(self, least: float, before: float, halvings: int) -> tuple[tuple[Setting, ...], float]:
         # Very short reads are no small noise, whatever the second order says: where accuracy is lost at once, the
         # shortest read is four times as long, and so on up to that of today.
-        good, settings, reached = 1.0, self._plan(1.0), before
+        good, settings = 1.0, self._plan(1.0)
         while (reached := self._try(good, settings)) < least:
             if self.reads[0] >= 1:
                 return today(self.known), before

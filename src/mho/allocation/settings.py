@@ -13,6 +13,7 @@ from mho.errors import HardwareError, InputError
 from mho.hardware.spec import Hardware
 from mho.nn.site import analog_layers
 from mho.physics.averaging import longer_read
+from mho.physics.scaling import with_adc_bits
 
 LEAST_BITS = 2
 
@@ -20,14 +21,7 @@ LEAST_BITS = 2
 def set_up(hw: Hardware, setting: Setting) -> Hardware:
     """The description of one layer: its reads ``setting.read`` times as long, its ADC of ``setting.bits`` bits."""
     found = longer_read(hw, setting.read)
-    if setting.bits is None or hw.adc is None or hw.adc.bits == setting.bits:
-        return found
-    enob = hw.adc.enob
-    if enob is not None and hw.adc.bits is not None:
-        enob = enob + setting.bits - hw.adc.bits
-    if enob is not None and enob <= 0:
-        raise HardwareError(f"{hw.name}: {setting.bits} bits leave the ADC of {setting.name} no effective bit.")
-    return replace(found, adc=replace(hw.adc, bits=setting.bits, enob=enob))
+    return found if setting.bits is None else with_adc_bits(found, setting.bits)
 
 
 def applied(model: nn.Module, settings: Iterable[Setting]) -> nn.Module:

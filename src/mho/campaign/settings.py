@@ -10,17 +10,12 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from mho.errors import RecipeError, nearest
 from mho.train.explain import problems
-from mho.train.settings import Count, NonNegative, Seed, Table
+from mho.train.settings import Count, NonNegative, Seed, Table, frozen_list
 from mho.units import seconds
 
-
-def _frozen_list(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
 Name = Annotated[str, Field(min_length=1)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(_frozen_list)]
-Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_frozen_list)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(frozen_list)]
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(frozen_list)]
 NETWORKS = ("hardware_aware", "digital", "quantized", "noise_injection")
 
 
@@ -35,8 +30,8 @@ class EvaluateGrid(Table):
 
     networks: Annotated[Names, Field(min_length=1)] = ("hardware_aware",)
     hardware: Names = ()
-    noise_scales: Annotated[tuple[NonNegative, ...], Field(min_length=1), BeforeValidator(_frozen_list)] = (1.0,)
-    ages: Annotated[tuple[str, ...], BeforeValidator(_frozen_list)] = ()
+    noise_scales: Annotated[tuple[NonNegative, ...], Field(min_length=1), BeforeValidator(frozen_list)] = (1.0,)
+    ages: Annotated[tuple[str, ...], BeforeValidator(frozen_list)] = ()
     compensate: bool = False
     chips: Count = 25
     lots: Annotated[Seeds, Field(min_length=1)] = (0,)

@@ -1,4 +1,4 @@
-"""Where noise may be, so that joules are not: read time and converter bits a layer, at the loss of today.
+"""Where noise may be, so that joules are not: the read time of each layer, at the loss of today (closed form).
 
     loss     sum_l 1/2 h_l s_l^2 / f_l          noise of variance s_l^2 is averaged f_l times as long
     energy   sum_l E_l f_l
@@ -7,10 +7,11 @@
 With s^2 ~ 1 / f and E ~ n it is s_l ~ (n_l / h_l)^(1/4), the closed form of ``mho.objectives.noise_budget``, at a fixed
 loss instead of a fixed price of loss. h_l: what the loss rises by for noise of unit variance on the outputs of a layer,
 twice (the trace of its Hessian). Only what averages out may enter s_l: programming error and rounding do not.
+With converter bits, and within a budget that chips have confirmed: ``mho.allocation``.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -38,64 +39,6 @@ def read_times(energy_J: Sequence[float], curvature: Sequence[float], variance: 
     scale = roots / math.fsum(weights)
     factors = tuple(scale * math.sqrt(w / e) for w, e in zip(weights, energy_J, strict=True))
     return ReadTimes(factors, math.fsum(energy_J) * math.fsum(weights) / roots**2)
-
-
-@final
-@dataclass(frozen=True)
-class ConverterBits:
-    """``bits`` of each layer; ``saved``: energy of the converters today over then; ``loss``: then over today."""
-
-    bits: tuple[int, ...]
-    saved: float
-    loss: float
-
-
-def converter_bits(
-    conversions: Sequence[float],
-    curvature: Sequence[float],
-    full_range: Sequence[float],
-    bits: int,
-    conversion_J: Callable[[int], float],
-    *,
-    loss: float = 1.0,
-    least: int = 2,
-    most: int = 12,
-) -> ConverterBits:
-    """Bits of each layer's converters, at ``loss`` times what rounding to ``bits`` everywhere costs today.
-
-    Rounding: s^2 = r^2 / (3 4^b), with the converter's range r (``full_range``, in units of the output). From ``most``
-    bits down, the bit that saves most energy for the loss it adds goes first, until no step fits; ``conversion_J``:
-    energy of one conversion, rising with bits. Raises :class:`InputError` for lengths or numbers that cannot be.
-    """
-    _check(conversions=conversions, curvature=curvature, full_range=full_range)
-    if not least <= bits <= most or not 0 < loss < math.inf:
-        raise InputError(f"converter_bits: bits = {bits}, loss = {loss!r}: {least} to {most} bits, a loss above 0.")
-    layers = range(len(conversions))
-
-    def harm(layer: int, b: int) -> float:
-        return 0.5 * curvature[layer] * full_range[layer] ** 2 / (3 * 4.0**b)
-
-    def price(layer: int, b: int) -> float:
-        return conversions[layer] * conversion_J(b)
-
-    today = math.fsum(harm(i, bits) for i in layers)
-    chosen = [most for _ in layers]
-    room = loss * today - math.fsum(harm(i, most) for i in layers)
-    while True:
-        steps = [
-            ((price(i, chosen[i]) - price(i, chosen[i] - 1)) / (harm(i, chosen[i] - 1) - harm(i, chosen[i])), i)
-            for i in layers
-            if chosen[i] > least and harm(i, chosen[i] - 1) - harm(i, chosen[i]) <= room
-        ]
-        if not steps:
-            break
-        _, layer = max(steps)
-        room -= harm(layer, chosen[layer] - 1) - harm(layer, chosen[layer])
-        chosen[layer] -= 1
-    before, after = (
-        math.fsum(price(i, b) for i, b in zip(layers, each, strict=True)) for each in ([bits] * len(chosen), chosen)
-    )
-    return ConverterBits(tuple(chosen), before / after, math.fsum(harm(i, chosen[i]) for i in layers) / today)
 
 
 def _check(**columns: Sequence[float]) -> None:

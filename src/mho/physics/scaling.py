@@ -56,11 +56,15 @@ def with_bits(hw: Hardware, bits: int) -> Hardware:
     """``hw`` with DAC and ADC of ``bits`` bits (0: as described). Effective bits keep their distance to ``bits``."""
     if bits == 0:
         return hw
-    dac = hw.dac and replace(hw.dac, bits=bits)
+    return with_adc_bits(replace(hw, dac=hw.dac and replace(hw.dac, bits=bits)), bits)
+
+
+def with_adc_bits(hw: Hardware, bits: int) -> Hardware:
+    """``hw`` with an ADC of ``bits`` bits, where it has one. Effective bits keep their distance to ``bits``."""
     adc = hw.adc
-    if adc is not None:
-        enob = None if adc.enob is None or adc.bits is None else adc.enob + bits - adc.bits
-        if enob is not None and enob <= 0:
-            raise HardwareError(f"{hw.name}: {bits} bits leave the ADC no effective bit.")
-        adc = replace(adc, bits=bits, enob=enob)
-    return replace(hw, dac=dac, adc=adc)
+    if adc is None or adc.bits == bits:
+        return hw
+    enob = None if adc.enob is None or adc.bits is None else adc.enob + bits - adc.bits
+    if enob is not None and enob <= 0:
+        raise HardwareError(f"{hw.name}: {bits} bits leave the ADC no effective bit.")
+    return replace(hw, adc=replace(adc, bits=bits, enob=enob))

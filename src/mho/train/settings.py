@@ -9,7 +9,7 @@ from mho.train.schedule import NoiseLevels, Schedule
 from mho.units import seconds
 
 
-def _frozen_list(value: Any) -> Any:
+def frozen_list(value: Any) -> Any:
     """TOML has lists only; a frozen recipe holds tuples."""
     return tuple(value) if isinstance(value, list) else value
 
@@ -35,7 +35,7 @@ class DataSettings(Table):
     dataset: Literal["mnist-mini", "mnist", "fashion-mnist", "cifar10", "tiny-imagenet"] = "mnist-mini"
     subset: Count | None = None
     batch_size: Count = 128
-    augment: Annotated[tuple[Literal["shift", "flip"], ...], BeforeValidator(_frozen_list)] = ()
+    augment: Annotated[tuple[Literal["shift", "flip"], ...], BeforeValidator(frozen_list)] = ()
 
 
 class NetworkSettings(Table):
@@ -161,12 +161,12 @@ class EvaluateSettings(Table):
     """
 
     chips: Count = 25
-    ages: Annotated[tuple[str, ...], BeforeValidator(_frozen_list)] = ()
+    ages: Annotated[tuple[str, ...], BeforeValidator(frozen_list)] = ()
     ages_hardware: str | None = None
     sweep_images: Count | None = None
-    noise_scales: Annotated[tuple[NonNegative, ...], BeforeValidator(_frozen_list)] = ()
-    bits: Annotated[tuple[Bits, ...], BeforeValidator(_frozen_list)] = ()
-    unseen: Annotated[tuple[Unseen, ...], BeforeValidator(_frozen_list)] = ()
+    noise_scales: Annotated[tuple[NonNegative, ...], BeforeValidator(frozen_list)] = ()
+    bits: Annotated[tuple[Bits, ...], BeforeValidator(frozen_list)] = ()
+    unseen: Annotated[tuple[Unseen, ...], BeforeValidator(frozen_list)] = ()
     seed: Seed = 0
     batch_size: Count = 500
 
@@ -186,8 +186,8 @@ class Recipe(Table):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     hardware: Annotated[str, Field(min_length=1)] = "generic"
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), BeforeValidator(_frozen_list)] = (0,)
-    baselines: Annotated[tuple[Literal["quantized", "noise_injection"], ...], BeforeValidator(_frozen_list)] = (
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), BeforeValidator(frozen_list)] = (0,)
+    baselines: Annotated[tuple[Literal["quantized", "noise_injection"], ...], BeforeValidator(frozen_list)] = (
         "quantized",
     )
     data: DataSettings = DataSettings()

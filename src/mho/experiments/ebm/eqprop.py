@@ -3,7 +3,6 @@
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from mho.experiments.ebm.digital import digital_accuracy
 from mho.experiments.ebm.eqprop_page import Finding, Trajectory, page
 from mho.experiments.ebm.eqprop_settings import Settings
 from mho.experiments.folder import make_folder
+from mho.experiments.networks import Say
 from mho.experiments.run import RunSummary
 from mho.experiments.summary import versions
 from mho.hardware import dump_hardware
@@ -27,7 +27,6 @@ from mho.reporting.api import report
 from mho.rng import stream
 from mho.train import History
 
-Say = Callable[[str], None]
 NOISE_FREE, ON_CHIPS = "noise_free", "hardware_aware"
 
 

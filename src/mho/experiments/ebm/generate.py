@@ -3,7 +3,6 @@
 import json
 import os
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,12 +36,12 @@ from mho.experiments.ebm.generate_compare import Row, baselines, real_row, rows_
 from mho.experiments.ebm.generate_page import Finding, page
 from mho.experiments.ebm.generate_settings import Settings
 from mho.experiments.folder import make_folder
+from mho.experiments.networks import Say
 from mho.experiments.run import RunSummary
 from mho.experiments.summary import versions
 from mho.reporting.api import report
 from mho.rng import stream
 
-Say = Callable[[str], None]
 _LAGS = 8
 
 

@@ -1,6 +1,5 @@
 """The rows of the table of ``mho run ebm-generate``: one model on good and on wrong samplers, beside its baselines."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,9 @@ from mho.ebm.generate import (
     width_for,
 )
 from mho.experiments.ebm.generate_settings import Settings
+from mho.experiments.networks import Say
 from mho.rng import derive_seed
 
-Say = Callable[[str], None]
 DIGITAL_ROW, CHIP_ROW = "noise-free digital sampler", "chip as meant"
 RBM_ROW, DIFFUSION_ROW, REAL_ROW = "restricted machine, persistent CD", "digital diffusion", "real training images"
 

@@ -3,7 +3,6 @@
 import json
 import os
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +30,7 @@ from mho.evaluation.result import Result
 from mho.experiments.ebm.digital import digital_accuracy
 from mho.experiments.ebm.resistive_page import Finding, page
 from mho.experiments.folder import make_folder
+from mho.experiments.networks import Say
 from mho.experiments.run import RunSummary
 from mho.experiments.summary import versions
 from mho.hardware import dump_hardware, load_hardware
@@ -40,7 +40,6 @@ from mho.rng import derive_seed
 from mho.train import History, TrainSettings, fit
 from mho.train.progress import progress_bar
 
-Say = Callable[[str], None]
 _SHOWN = 64
 
 
