@@ -150,8 +150,16 @@ def _range_of(absmax: float, sumsq: float, count: int, sigmas: float | None) -> 
     return absmax if sigmas is None else sigmas * (sumsq / max(count, 1)) ** 0.5
 
 
+class Clip(NamedTuple):
+    """What the ADC of one part clipped. ``inside``: where it did not (uint8; ``None``: nowhere clipped); ``rail``: the
+    sign of each output, int8, where a range that several parts share is learned."""
+
+    inside: Tensor | None
+    rail: Tensor | None
+
+
 def _forward(
-    x: Tensor, w: Tensor, bias: Tensor | None, call: Call, clips: list["Clip"] | None
+    x: Tensor, w: Tensor, bias: Tensor | None, call: Call, clips: list[Clip] | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """(output, dense input, quantised input, output before the bias where the range of one tile is learned).
 
@@ -162,14 +170,6 @@ def _forward(
     out, saw, rails = _read_parts(x_q, w, bias, call, clips)
     call.seen = (seen_in, saw)
     return out, x, x_q, rails
-
-
-class Clip(NamedTuple):
-    """What the ADC of one part clipped. ``inside``: where it did not (uint8; ``None``: nowhere clipped); ``rail``: the
-    sign of each output, int8, where a range that several parts share is learned."""
-
-    inside: Tensor | None
-    rail: Tensor | None
 
 
 def _read_parts(
