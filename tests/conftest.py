@@ -1,4 +1,4 @@
-"""Before anything is imported: where Triton is installed, its kernels run in the interpreter, whoever imports it first."""
+"""Where Triton is installed its kernels run in the interpreter, whoever imports it first: set before any import."""
 
 import os
 
