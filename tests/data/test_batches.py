@@ -192,3 +192,15 @@ def test_dataset_refuses_what_does_not_fit():
         Dataset("toy", X, Y[:3], X, Y, MEAN, STD, tuple(map(str, Y.tolist())))
     with pytest.raises(DataError, match="uint8"):
         Dataset("toy", X.float(), Y, X, Y, MEAN, STD, tuple(map(str, Y.tolist())))
+
+
+def test_a_data_set_moves_whole():
+    moved = dataset().to("cpu")
+    assert torch.equal(moved.train_x, X) and torch.equal(moved.test_y, dataset().test_y)
+
+
+def test_batches_are_made_where_the_images_are():
+    """On torch's device without memory nothing can be made elsewhere and brought along."""
+    settings = {"mean": MEAN, "std": STD, "shuffle": True, "augment": ("shift", "flip")}
+    for x, y in Batches(X.to("meta"), Y.to("meta"), 8, **settings):
+        assert x.device.type == y.device.type == "meta" and x.dtype == torch.float32

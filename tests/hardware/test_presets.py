@@ -26,6 +26,7 @@ EXPECTED = {
     "flash-sonos",
     "generic",
     "generic-channel",
+    "generic-channel-rms",
     "generic-stuck",
     "ideal",
     "lognormal",

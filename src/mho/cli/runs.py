@@ -27,6 +27,7 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoints of an earlier run.")] = False,
     seed: Annotated[list[int] | None, typer.Option("--seed", min=0, help="Training seed; may be repeated.")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Several training seeds at once: 0,1,2 or 0-2.")] = None,
+    device: Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1.")] = "cpu",
     record: Annotated[Path | None, typer.Option("--record", help="Write the record of the run here too.")] = None,
     show: Annotated[bool, typer.Option("--open", help="Open the report in a browser, if there is a display.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the table.")] = False,
@@ -42,6 +43,7 @@ def run(
         out=out,
         resume=resume,
         seeds=chosen_seeds(seed, seeds),
+        device=device,
         progress=not quiet and notes.is_terminal,
         say=None if quiet else lambda text: notes.print(text, markup=False),
     )

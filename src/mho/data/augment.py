@@ -25,6 +25,10 @@ class Draws(NamedTuple):
     flips: Tensor | None
     """Bool [N]: mirror left and right."""
 
+    def to(self, device: torch.device) -> "Draws":
+        """The same draws on ``device``."""
+        return Draws(*(None if d is None else d.to(device) for d in self))
+
 
 def parse_augment(augment: Augment) -> tuple[str, ...]:
     """The names in ``augment``: None, "shift", "flip", or several of them. An unknown name is an InputError."""
@@ -52,7 +56,7 @@ def shift(x: Tensor, moves: Tensor, max_shift: int, background: int = 0) -> Tens
     padded = functional.pad(x, (max_shift,) * 4, value=background)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
     down, right = 2 * max_shift - moves
-    return windows[torch.arange(len(x)), :, down, right]
+    return windows[torch.arange(len(x), device=x.device), :, down, right]
 
 
 def flip(x: Tensor, mirrored: Tensor) -> Tensor:

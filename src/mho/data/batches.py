@@ -18,7 +18,7 @@ def normalise(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
 
 
 class Batches:
-    """An iterable of (x, y): float32 [B, C, H, W] and int64 [B], with ``len()`` batches an epoch.
+    """An iterable of (x, y): float32 [B, C, H, W] and int64 [B], with ``len()`` batches an epoch, where ``x`` is.
 
     The order and the augmentation are functions of (seed, epoch) alone (:func:`mho.rng.stream`); the batch size
     changes neither. Each ``iter()`` takes the present epoch and moves the counter on, so a plain loop sees a new
@@ -96,8 +96,10 @@ class Batches:
     def of_epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of ``epoch`` from number ``start`` on (to go on within an epoch); the counter stays."""
         generator = stream("data", self._seed, epoch)
-        order = torch.randperm(self.images, generator=generator) if self._shuffle else None
-        draws = draw(self._augment, self.images, self._max_shift, generator)
+        # Drawn on the CPU wherever the images are: the order is the same on every device.
+        device = self._x.device
+        order = torch.randperm(self.images, generator=generator).to(device) if self._shuffle else None
+        draws = draw(self._augment, self.images, self._max_shift, generator).to(device)
         for number in range(start, len(self)):
             places = slice(number * self.batch_size, min((number + 1) * self.batch_size, self.images))
             rows = places if order is None else order[places]

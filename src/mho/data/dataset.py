@@ -45,6 +45,11 @@ class Dataset:
         if not len(self.mean) == len(self.std) == self.train_x.shape[1]:
             raise DataError(f"data set {self.name}: mean and std need {self.train_x.shape[1]} numbers, one a channel.")
 
+    def to(self, device: torch.device | str) -> "Dataset":
+        """The same data set in the memory of ``device``, where its batches are then made."""
+        names = ("train_x", "train_y", "test_x", "test_y")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
     def normalise(self, x: Tensor) -> Tensor:
         """(x / 255 - mean) / std: uint8 [N, C, H, W] to float32."""
         return normalise(x, self.mean, self.std)

@@ -27,15 +27,20 @@ def all_recipes() -> tuple[str, ...]:
     return tuple(_builtin())
 
 
-def run_any(recipe: str | os.PathLike[str], **options: Any) -> RunSummary:
+def run_any(recipe: str | os.PathLike[str], *, device: str = "cpu", **options: Any) -> RunSummary:
     """Run a built-in recipe or a TOML file, whatever it asks for; ``options`` as for :func:`run_recipe`.
 
-    Raises :class:`RecipeError` for an unknown name, experiment or key, with the nearest ones.
+    Raises :class:`RecipeError` for an unknown name, experiment or key, with the nearest ones, and for an energy-based
+    model on a ``device`` other than the CPU.
     """
     text, source, folder = recipe_text(recipe, _builtin())
     kind = _kind(text, source)
     if kind is None:
-        return run_recipe(recipe, **options)
+        return run_recipe(recipe, device=device, **options)
+    if device != "cpu":
+        raise RecipeError(
+            f"{source}: experiment = {kind!r} runs on the CPU only, not on {device!r}. Fix: leave --device out."
+        )
     module = import_module(f"mho.experiments.ebm.{kind}")
     found: RunSummary = module.run(_settings(module, text, source, folder), **options)
     return found

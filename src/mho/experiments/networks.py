@@ -8,7 +8,7 @@ hardware_aware: the recipe's own (hybrid) training.
 import copy
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -55,6 +55,12 @@ class Networks:
         }
         return {name: network for name, network in named.items() if network is not None}
 
+    def to(self, device: torch.device | str) -> "Networks":
+        """Itself, with every network moved to ``device``."""
+        for network in (self.digital_on_hardware, *(t.network for t in self.trained().values())):
+            network.to(device)
+        return self
+
     def on_chips(self) -> dict[str, nn.Module]:
         """Every network that is put on chips, by the name that ``summary.json`` has for it."""
         others = {"quantized": "digital_quantized"}
@@ -81,7 +87,7 @@ def training_hardware(hw: Hardware, settings: TrainSettings) -> Hardware:
 
 @dataclass(frozen=True)
 class Trainer:
-    """What training a network of a recipe needs besides the network."""
+    """What training a network of a recipe needs besides the network. ``device``: where networks and ``data`` are."""
 
     recipe: Recipe
     data: Dataset
@@ -90,6 +96,7 @@ class Trainer:
     resume: bool
     progress: bool
     say: Say
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def networks(self, seed: int) -> Networks:
         """Train all networks of one seed; finished ones are read from their checkpoints with ``resume``."""
@@ -142,7 +149,7 @@ class Trainer:
             torch.manual_seed(derive_seed(seed, "init"))
             network = build(self.recipe.network.model, **self.recipe.network.args)
         # Channels last is the faster layout of every 2-d convolution here, digital or analog.
-        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def _fit(
         self, network: nn.Module, name: str, seed: int, settings: TrainSettings, teacher: nn.Module | None = None

@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mho.data import load_dataset
 from mho.evaluation.atomic import write_atomically
 from mho.experiments.costs import costs_of
+from mho.experiments.device import usable_device
 from mho.experiments.folder import make_folder
 from mho.experiments.measure import Judge
 from mho.experiments.networks import Say, Trainer
@@ -43,6 +46,7 @@ def run_recipe(
     out: str | os.PathLike[str] = "runs",
     resume: bool = False,
     seeds: tuple[int, ...] | None = None,
+    device: str | torch.device = "cpu",
     progress: bool = False,
     say: Say | None = None,
 ) -> RunSummary:
@@ -51,7 +55,8 @@ def run_recipe(
     Writes ``<out>/<name>/``: ``recipe.toml``, ``hardware.toml``, checkpoints for each seed and network,
     ``results/*.npz`` (every outcome), ``summary.json``, ``record.json`` (every chip, for tables and plots),
     ``report.html``. ``resume``: continue from the
-    checkpoints there, to the same bits as an uninterrupted run. ``say`` is told what begins.
+    checkpoints there, to the same bits as an uninterrupted run. ``device``: where networks train and are judged
+    ("cpu", "cuda", "cuda:1"); chips and batches are the same on each. ``say`` is told what begins.
 
     Raises :class:`RecipeError`, :class:`HardwareError`, :class:`DataError` before anything is written, and
     :class:`CheckpointError` for a folder that cannot be written.
@@ -61,26 +66,26 @@ def run_recipe(
     described = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     if seeds:
         described = described.model_copy(update={"seeds": seeds})
-    hw = load_hardware(described.hardware)
+    hw, place = load_hardware(described.hardware), usable_device(device)
     tell(f"data: {described.data.dataset}")
-    data = load_dataset(described.data.dataset, data_dir=data_dir)
+    data = load_dataset(described.data.dataset, data_dir=data_dir).to(place)
     folder = make_folder(Path(out) / described.name)
     write_atomically(folder / "recipe.toml", dump_recipe(described).encode())
     write_atomically(folder / "hardware.toml", dump_hardware(hw).encode())
-    command = _command(recipe, described)
-    trainer = Trainer(described, data, hw, folder, resume, progress, tell)
+    command = _command(recipe, described, place)
+    trainer = Trainer(described, data, hw, folder, resume, progress, tell, place)
     networks = [trainer.networks(seed) for seed in described.seeds]
     judge = Judge(described, data, hw, progress, tell, command)
     measured = judge.measure(networks)
     make_folder(folder / "results")
     kinds = {"final": measured.final, "noise": measured.noise, "age": measured.age}
-    kinds |= {f"unseen{place}": found for place, found in enumerate(measured.unseen.values())}
+    kinds |= {f"unseen{number}": found for number, found in enumerate(measured.unseen.values())}
     for kind, results in kinds.items():
         for name, result in results.items():
             result.save(folder / "results" / f"{kind}_{name}.npz")
     summary = summarize(described, networks, measured, time.monotonic() - began, command)
     tell("energy")
-    costs = costs_of(networks, measured, data, hw)
+    costs = costs_of([n.to("cpu") for n in networks], measured, data.to("cpu"), hw)
     summary["energy"] = costs.numbers()
     page = replace(
         page_of(described, hw, networks, measured, summary), energy=costs.report, equal_accuracy=costs.sentence
@@ -93,7 +98,7 @@ def run_recipe(
     return RunSummary(folder, summary)
 
 
-def _command(recipe: Recipe | str | os.PathLike[str], described: Recipe) -> str:
+def _command(recipe: Recipe | str | os.PathLike[str], described: Recipe, device: torch.device) -> str:
     name = described.name if isinstance(recipe, Recipe) else os.fspath(recipe)
     seeds = "".join(f" --seed {s}" for s in described.seeds)
-    return f"mho run {name}{seeds}"
+    return f"mho run {name}{seeds}" + ("" if device.type == "cpu" else f" --device {device}")

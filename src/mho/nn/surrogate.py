@@ -101,7 +101,8 @@ class Surrogate:
         )
         # A second forward pass inside the backward pass (activation checkpointing) has been seen.
         if observing and (traced or torch._C._current_graph_task_id() == -1):
-            if not traced:
+            # On a GPU the question would wait for the device at every product: there the loss says it, once a step.
+            if not traced and not x.is_cuda:
                 refuse_nonfinite(site, observed, y, weight)
             self._observe(site, ranges, observed, traced)
         return y
@@ -174,8 +175,9 @@ class Surrogate:
             else:
                 momentum = 1.0 / self.calibrating if self.calibrating else RANGE_MOMENTUM
                 moved = ranges + momentum * (seen - ranges)
-                # A batch of nothing but zeros says nothing about the range.
-                new = torch.where(seen > 0, torch.where(ranges > 0, moved, seen), ranges)
+                # A batch of nothing but zeros says nothing about the range, nor does one that holds NaN.
+                told = (seen > 0) & (seen < math.inf)
+                new = torch.where(told, torch.where(ranges > 0, moved, seen), ranges)
             # Not a change that the backward pass of this step must see: it keeps the range it used.
             (ranges if traced else ranges.data).copy_(new)
 

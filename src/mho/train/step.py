@@ -54,14 +54,18 @@ class BufferGuard:
     @torch.no_grad()
     def take(self) -> None:
         """Remember the buffers as they are now."""
+        olds, nows = [], []
         for slot, (module, key) in enumerate(self._places):
             now, old = getattr(module, key), self._saved[slot]
             if now is None:
                 self._saved[slot] = None
             elif old is not None and old.shape == now.shape and old.dtype == now.dtype and old.device == now.device:
-                old.copy_(now)
+                olds.append(old)
+                nows.append(now)
             else:
                 self._saved[slot] = now.clone()
+        if olds:
+            torch._foreach_copy_(olds, nows)
 
     @torch.no_grad()
     def put_back(self) -> None:
@@ -132,13 +136,17 @@ class Average:
     def update(self, model: nn.Module, step: int) -> None:
         """Move towards the weights of ``model``; ``step`` is the number of updates before."""
         decay = min(self.decay, (1 + step) / (10 + step))
+        means, values = [], []
         for name, value in model.state_dict().items():
             mean = self.values.get(name)
             if mean is not None and mean.is_floating_point() and mean.shape == value.shape:
-                mean.lerp_(value.to(mean.dtype), 1 - decay)
+                means.append(mean)
+                values.append(value.to(mean.dtype))
             else:
                 wide = torch.promote_types(value.dtype, torch.float32) if value.is_floating_point() else value.dtype
                 self.values[name] = value.detach().to(wide, copy=True)
+        if means:
+            torch._foreach_lerp_(means, values, 1 - decay)
 
     def move_into(self, model: nn.Module) -> None:
         """Give ``model`` the averaged values, if there are any."""
