@@ -134,3 +134,10 @@ def test_the_table_shows_swept_dims_and_notes(result):
     for shown in ("mlp on generic", "1 year", "noise x", "p5 over 12"):
         assert shown in text
     assert "as described" not in text
+
+
+def test_seeds_join_to_the_result_of_all(result):
+    parts = [result.select(seed=0), result.select(seed=1)]
+    assert Result.joined(parts).data.identical(result.data)
+    with pytest.raises(InputError, match="measured alike"):
+        Result.joined([parts[0], parts[1].select(noise_scale=2.0)])

@@ -14,6 +14,7 @@ from mho.errors import CheckpointError, HardwareError, RecipeError
 from mho.evaluation.result import Result
 from mho.experiments import run_recipe
 from mho.experiments.costs import RunCosts
+from mho.experiments.kept import fingerprint
 from mho.experiments.networks import training_hardware
 from mho.experiments.stored import evaluate_stored
 from mho.hardware import load_hardware
@@ -212,3 +213,22 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path, recipe):
     blocked.write_text("not a folder")
     with pytest.raises(CheckpointError, match="cannot be made"):
         run_recipe(recipe, out=blocked)
+
+
+def test_seeds_measured_one_by_one_are_the_run_of_all_and_are_not_measured_again(run, recipe, tmp_path, monkeypatch):
+    whole = run[0].summary
+    for seed in (0, 1):
+        run_recipe(recipe, out=tmp_path, seeds=(seed,))
+    monkeypatch.setattr("mho.experiments.measure.evaluate", lambda *_, **__: pytest.fail("measured again"))
+    joined = run_recipe(recipe, out=tmp_path, resume=True).summary
+    for network in ON_CHIPS:
+        assert joined[network] == whole[network]
+
+
+def test_a_measurement_belongs_to_its_weights_and_its_conditions():
+    network = convert(build("lenet", width=4), load_hardware("generic"))
+    key = fingerprint(network, {"chips": 3})
+    assert key == fingerprint(network, {"chips": 3}) != fingerprint(network, {"chips": 4})
+    with torch.no_grad():
+        next(network.parameters())[0] += 1e-3
+    assert key != fingerprint(network, {"chips": 3})

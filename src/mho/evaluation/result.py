@@ -92,6 +92,22 @@ class Result:
         }
         return cls(xr.Dataset(variables, coords=coords, attrs=dict(attrs or {})))
 
+    @classmethod
+    def joined(cls, results: Sequence["Result"]) -> "Result":
+        """One result of several training seeds from results of some each, with the attributes of the first.
+
+        Raises :class:`InputError` where their chips, points or images differ.
+        """
+        first = results[0].data
+        for other in results[1:]:
+            same = all(np.array_equal(first[dim], other.data[dim]) for dim in DIMS[1:-1])
+            if not same or first.sizes["image"] != other.data.sizes["image"] or set(first) != set(other.data):
+                raise InputError(
+                    f"Result.joined: {dict(first.sizes)} and {dict(other.data.sizes)} were not measured alike. Fix: "
+                    "the same chips, points and images for each seed."
+                )
+        return cls(xr.concat([r.data for r in results], "seed", combine_attrs="override", join="exact"))
+
     @property
     def chips(self) -> int:
         """Number of virtual chips of each training seed."""

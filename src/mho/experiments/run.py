@@ -52,10 +52,10 @@ def run_recipe(
 ) -> RunSummary:
     """Train the three networks of ``recipe``, put them on virtual chips and write the results.
 
-    Writes ``<out>/<name>/``: ``recipe.toml``, ``hardware.toml``, checkpoints for each seed and network,
-    ``results/*.npz`` (every outcome), ``summary.json``, ``record.json`` (every chip, for tables and plots),
-    ``report.html``. ``resume``: continue from the
-    checkpoints there, to the same bits as an uninterrupted run. ``device``: where networks train and are judged
+    Writes ``<out>/<name>/``: ``recipe.toml``, ``hardware.toml``, checkpoints and measurements for each seed and
+    network, ``results/*.npz`` (every outcome), ``summary.json``, ``record.json`` (every chip, for tables and plots),
+    ``report.html``. ``resume``: continue from the checkpoints and measurements there, to the same bits as an
+    uninterrupted run; seeds that ran one by one join to one run. ``device``: where networks train and are judged
     ("cpu", "cuda", "cuda:1"); chips and batches are the same on each. ``say`` is told what begins.
 
     Raises :class:`RecipeError`, :class:`HardwareError`, :class:`DataError` before anything is written, and
@@ -75,7 +75,7 @@ def run_recipe(
     command = _command(recipe, described, place)
     trainer = Trainer(described, data, hw, folder, resume, progress, tell, place)
     networks = [trainer.networks(seed) for seed in described.seeds]
-    judge = Judge(described, data, hw, progress, tell, command)
+    judge = Judge(described, data, hw, folder, resume, progress, tell, command)
     measured = judge.measure(networks)
     make_folder(folder / "results")
     kinds = {"final": measured.final, "noise": measured.noise, "age": measured.age}
