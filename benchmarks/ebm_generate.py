@@ -41,7 +41,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         sweeps=options.sweeps,
         updates=options.updates,
         check_every=max(options.updates // 20, 1),
-        coupling_error=0.0 if options.exact else 0.05,
+        coupling_error=0.0 if options.exact else options.coupling_error,
         temperature_range=0.0 if options.exact else options.temperature_range,
         baselines=not options.exact,
         rbm_updates=20_000,
@@ -60,7 +60,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, choices=sorted(LEVELS), default=4, help="machines; 1: a monolithic one")
     parser.add_argument("--sweeps", type=int, default=24)
     parser.add_argument("--updates", type=int, default=50_000)
-    parser.add_argument("--temperature-range", type=float, default=0.25)
+    parser.add_argument("--coupling-error", type=float, default=0.1)
+    parser.add_argument("--temperature-range", type=float, default=0.5)
     parser.add_argument("--images", type=int, default=5_000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--exact", action="store_true", help="no errors in training")
