@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from gpu_interpreter import launch, philox_words, weights
+from gpu_interpreter import DEVICE, launch, on_device, philox_words, weights  # noqa: F401 (a fixture)
 from scipy import stats
 
 from mho.crossbar import kernels
@@ -37,12 +37,18 @@ def test_philox_gives_the_known_answers(counter: list[int], key: list[int], roun
     assert _philox_of(counter, key, rounds) == answer
     c, k = (torch.from_numpy(np.array(v, dtype=np.uint32).view(np.int32)) for v in (counter, key))
     out = torch.zeros(4, 16, dtype=torch.int32)
-    philox_words[(1,)](out, c.view(torch.uint32), k.view(torch.uint32), rounds)
+    philox_words[(1,)](out, c.to(DEVICE).view(torch.uint32), k.to(DEVICE).view(torch.uint32), rounds)
     assert [int(v) & 0xFFFFFFFF for v in out[:, 0]] == answer
 
 
 def _fresh(seed: int, rows: int, columns: int, parts: int = 1) -> torch.Tensor:
-    return launch.fresh_normals(Counter(seed), parts, LinearOp(1, columns), torch.empty(rows, columns))
+    return launch.fresh_normals(Counter(seed), parts, LinearOp(1, columns), torch.empty(rows, columns, device=DEVICE))
+
+
+def _near(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Equal; on a GPU, where a multiplication and an addition may be fused, to a rounding."""
+    one, other = one.cpu(), other.cpu()
+    return torch.equal(one, other) if DEVICE == "cpu" else bool(((one - other).abs() <= 1e-5).all())
 
 
 def test_an_element_is_a_function_of_seed_part_row_and_column() -> None:
@@ -52,13 +58,13 @@ def test_an_element_is_a_function_of_seed_part_row_and_column() -> None:
     words = _philox_of([4 * a + t, row, part, 0], [seed & 0xFFFFFFFF, seed >> 32], 7)
     pair = np.zeros((1, 1024), dtype=np.uint32)
     pair[0, 0], pair[0, 512] = words[2 * b], words[2 * b + 1]
-    assert float(z) == reference.box_muller(pair)[0, 512 * e]
+    assert _near(z, torch.tensor(float(reference.box_muller(pair)[0, 512 * e]), device="cpu"))
 
 
 @pytest.fixture(scope="module")
 def sample() -> torch.Tensor:
     """100,000 normals."""
-    return _fresh(2024, 500, 200)[0]
+    return _fresh(2024, 500, 200)[0].cpu()
 
 
 def test_the_law_is_the_normal_one(sample: torch.Tensor) -> None:
@@ -95,7 +101,7 @@ def test_parts_and_seeds_are_independent() -> None:
 
 def test_a_convolution_has_its_normals_where_its_outputs_are() -> None:
     op = ConvOp(3, 20, (1, 1), (1, 1), (0, 0), (1, 1), 1)
-    z = launch.fresh_normals(Counter(4), 1, op, torch.empty(2, 20, 3, 2))
+    z = launch.fresh_normals(Counter(4), 1, op, torch.empty(2, 20, 3, 2, device=DEVICE))
     assert torch.equal(z[0].permute(0, 2, 3, 1).reshape(12, 20), _fresh(4, 12, 20)[0])
 
 
@@ -103,7 +109,7 @@ def test_a_convolution_has_its_normals_where_its_outputs_are() -> None:
 def test_noise_on_a_weight_has_the_numbers_of_the_cpu_kernels(seed: int) -> None:
     w = torch.linspace(-2, 2, 37 * 40).view(37, 40)
     noisy = weights.noisy(w, torch.tensor(1.5), torch.tensor(0.2), Counter(seed, 0.5))
-    assert torch.equal(noisy, kernels.add_normal(w, 0.1, seed, lo=-1.5, hi=1.5))
+    assert _near(noisy, kernels.add_normal(w.cpu(), 0.1, seed, lo=-1.5, hi=1.5))
 
 
 def test_noise_on_a_weight_passes_its_gradient() -> None:
@@ -115,7 +121,7 @@ def test_noise_on_a_weight_passes_its_gradient() -> None:
 def test_a_transposed_bfloat16_weight_is_taken_in_the_order_of_its_memory() -> None:
     w = torch.randn(30, 40).bfloat16().t()
     noisy = weights.noisy(w, None, torch.tensor(0.2), Counter(3))
-    expected = kernels.add_normal(w.float(), 0.2, 3)
+    expected = kernels.add_normal(w.float().cpu(), 0.2, 3).to(DEVICE)
     assert noisy.stride() == w.stride()
     # The interpreter cuts bfloat16 off where a GPU rounds to nearest.
     assert ((noisy.float() - expected).abs() <= 2**-7 * expected.abs()).all()

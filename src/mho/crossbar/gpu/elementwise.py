@@ -1,6 +1,6 @@
 # mypy: ignore-errors
 # Device code: Triton compiles it, and its types are not Python's.
-"""One pass over memory each: the DAC, its backward pass, masks, noise on a weight, normals alone."""
+"""One pass over memory each: ranges, the DAC, its backward pass, noise on a weight, normals alone."""
 
 import triton
 import triton.language as tl
@@ -27,34 +27,92 @@ def peak_of(v):
 
 
 @triton.jit
-def drive(x, out, ranges, stats, n, LEVELS: tl.constexpr, BLOCK: tl.constexpr, PROBE: tl.constexpr):
+def range_of(peak, power, count, sigmas):
+    """The range that statistics ask for: the largest |v| (sigmas < 0), or so many root mean squares."""
+    return tl.where(sigmas < 0, peak.to(tl.float32, bitcast=True), sigmas * tl.sqrt(power / count))
+
+
+@triton.jit
+def seek(v, ranges, used, n, count, sigmas, WHICH: tl.constexpr, BLOCK: tl.constexpr):
+    """used [2] = ranges, but used[WHICH] from v where it is not known: one program, which returns at once where it is.
+
+    v: flat, n elements; count: n as a float. A range is unknown once in a training, so this need not be fast.
+    """
+    tl.store(used + 1 - WHICH, tl.load(ranges + 1 - WHICH).to(tl.float32))
+    r = tl.load(ranges + WHICH).to(tl.float32)
+    if r > 0:
+        tl.store(used + WHICH, r)
+        return
+    peak, power = tl.zeros((BLOCK,), tl.int32), tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, n, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        value = tl.load(v + at, mask=at < n, other=0.0).to(tl.float32)
+        peak = tl.maximum(peak, peak_of(value))
+        power += value * value
+    tl.store(used + WHICH, range_of(tl.max(peak, 0), tl.sum(power, 0), count, sigmas))
+
+
+@triton.jit
+def settle(
+    stats, used, out, programs_in, start_out, programs_out, count_in, count_out, sigmas_in, sigmas_out,
+    KEEP: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """out [2]: the ranges that statistics [.., 2] (max, sum of squares) of input and output ask for, a program each.
+
+    Where there are none, and with KEEP where the range is known, out = used.
+    """
+    which = tl.program_id(0)
+    start, programs = which * start_out, tl.where(which == 0, programs_in, programs_out)
+    r = tl.load(used + which)
+    if programs == 0 or (KEEP and r > 0):
+        tl.store(out + which, r)
+        return
+    peak, power = tl.zeros((BLOCK,), tl.int32), tl.zeros((BLOCK,), tl.float32)
+    for first in range(0, programs, BLOCK):
+        i = first + tl.arange(0, BLOCK)
+        peak = tl.maximum(peak, peak_of(tl.load(stats + 2 * (start + i), mask=i < programs, other=0.0)))
+        power += tl.load(stats + 2 * (start + i) + 1, mask=i < programs, other=0.0)
+    count, sigmas = tl.where(which == 0, count_in, count_out), tl.where(which == 0, sigmas_in, sigmas_out)
+    tl.store(out + which, range_of(tl.max(peak, 0), tl.sum(power, 0), count, sigmas))
+
+
+@triton.jit
+def drive(x, out, inside, ranges, stats, n, LEVELS: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr):
     """A DAC and the statistics of its input. x, out: flat; ranges[0]: full scale; stats [programs, 2]: max, sum x^2.
 
-    PROBE: only the statistics, and only where the range is not known yet.
+    inside [ceil(n / 8)]: where |x| <= full scale, eight elements a byte (BITS).
     """
     pid = tl.program_id(0)
-    r = tl.load(ranges)
-    if PROBE and r > 0:
-        return
     at = pid.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     v = tl.load(x + at, mask=at < n, other=0.0).to(tl.float32)
     tl.store(stats + 2 * pid, tl.max(peak_of(v), 0).to(tl.float32, bitcast=True))
     tl.store(stats + 2 * pid + 1, tl.sum(v * v, 0))
-    if not PROBE and LEVELS > 0:
+    if LEVELS > 0:
+        r = tl.load(ranges)
         tl.store(out + at, rounded(v, r, LEVELS), mask=at < n)
+        if BITS:
+            octet = tl.reshape((tl.abs(v) <= r).to(tl.int32), (BLOCK // 8, 8)) << tl.arange(0, 8)[None, :]
+            byte = pid.to(tl.int64) * (BLOCK // 8) + tl.arange(0, BLOCK // 8)
+            tl.store(inside + byte, tl.sum(octet, 1).to(tl.uint8), mask=byte * 8 < n)
 
 
 @triton.jit
-def pass_inside(g, x, out, ranges, partial, n, BLOCK: tl.constexpr):
-    """out = g where |x| <= r, else 0; partial [programs]: sum of g sign(x) over |x| > r, the gradient of r."""
+def pass_inside(g, x_q, inside, partial, n, SUMS: tl.constexpr, BLOCK: tl.constexpr):
+    """g = 0 where the DAC clipped, in place: nothing else of g is read or written.
+
+    partial [programs]: sum of g sign(x_q) over what was clipped, the gradient of the DAC's range (SUMS).
+    """
     pid = tl.program_id(0)
-    at = pid.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    r = tl.load(ranges)
-    v = tl.load(x + at, mask=at < n, other=0.0).to(tl.float32)
-    grad = tl.load(g + at, mask=at < n, other=0.0).to(tl.float32)
-    tl.store(out + at, tl.where(tl.abs(v) <= r, grad, 0.0), mask=at < n)
-    lost = tl.where(v > r, grad, tl.where(v < -r, -grad, 0.0))
-    tl.store(partial + pid, tl.sum(lost, 0))
+    byte = pid.to(tl.int64) * (BLOCK // 8) + tl.arange(0, BLOCK // 8)
+    octet = tl.load(inside + byte, mask=byte * 8 < n, other=255).to(tl.int32)
+    at = byte[:, None] * 8 + tl.arange(0, 8)[None, :]
+    lost = (((octet[:, None] >> tl.arange(0, 8)[None, :]) & 1) == 0) & (at < n)
+    if SUMS:
+        grad = tl.load(g + at, mask=lost, other=0.0).to(tl.float32)
+        driven = tl.load(x_q + at, mask=lost, other=0.0).to(tl.float32)
+        toward = tl.where(driven > 0, grad, tl.where(driven < 0, -grad, 0.0))
+        tl.store(partial + pid, tl.sum(tl.sum(toward, 1), 0))
+    tl.store(g + at, tl.zeros((BLOCK // 8, 8), tl.float32), mask=lost)
 
 
 @triton.jit(do_not_specialize=["seed_low", "seed_high"])

@@ -82,7 +82,8 @@ def variance(read_var, n2, n, N, floor, READS: tl.constexpr, BM: tl.constexpr, B
 
 @triton.jit
 def put_bits(bits, on, p, m, column, M, N, BM: tl.constexpr, BN: tl.constexpr):
-    """Store the truth values ``on`` of part p, eight columns a byte: bits [parts, M, ceil(N / 8)]."""
+    """Store the truth values ``on`` of part p, eight columns a byte: bits [parts, M, ceil(N / 8)]; beyond N true."""
+    on = on | (column + tl.arange(0, BN) >= N)[None, :]
     octet = tl.reshape(on.to(tl.int32), (BM, BN // 8, 8)) << tl.arange(0, 8)[None, None, :]
     width = tl.cdiv(N, 8)
     n = column // 8 + tl.arange(0, BN // 8)
@@ -91,10 +92,75 @@ def put_bits(bits, on, p, m, column, M, N, BM: tl.constexpr, BN: tl.constexpr):
 
 
 @triton.jit
+def get_octets(bits, p, m, column, M, N, BM: tl.constexpr, BN: tl.constexpr):
+    """The truth values of part p at rows m and at BN columns from ``column``, a multiple of 8; beyond M and N true."""
+    width = tl.cdiv(N, 8)
+    n = column // 8 + tl.arange(0, BN // 8)
+    at = (tl.cast(p, tl.int64) * M + m)[:, None] * width + n[None, :]
+    octet = tl.load(bits + at, mask=(m < M)[:, None] & (n < width)[None, :], other=255).to(tl.int32)
+    return tl.reshape((octet[:, :, None] >> tl.arange(0, 8)[None, None, :]) & 1, (BM, BN)) != 0
+
+
+@triton.jit
 def get_bits(bits, p, m, n, M, N):
     """The truth values of part p at rows m [.., 1] and columns n [1, ..] (either may be the other way round)."""
     at = (tl.cast(p, tl.int64) * M + m) * tl.cdiv(N, 8) + n // 8
     return ((tl.load(bits + at, mask=(m < M) & (n < N), other=0).to(tl.int32) >> (n % 8)) & 1) != 0
+
+
+@triton.jit
+def reading(
+    a, real, r, masks, signs, p, m, column, M, N,
+    LEVELS: tl.constexpr, MASKS: tl.constexpr, SIGNS: tl.constexpr, STATS: tl.constexpr, BM: tl.constexpr,
+    BN: tl.constexpr,
+):  # fmt: skip
+    """(what the ADC makes of a, the peak of a as :func:`peak_of`, its sum of squares); bits are stored on the way."""
+    peak, power = tl.full((), 0, tl.int32), tl.full((), 0.0, tl.float32)
+    if STATS:
+        seen = tl.where(real, a, 0.0)
+        peak = tl.max(tl.max(peak_of(seen), 1), 0)
+        power = tl.sum(tl.sum(seen * seen, 1), 0)
+    if LEVELS > 0:
+        if MASKS:
+            put_bits(masks, tl.abs(a) <= r, p, m, column, M, N, BM, BN)
+        if SIGNS:
+            put_bits(signs, a > 0, p, m, column, M, N, BM, BN)
+        a = rounded(a, r, LEVELS)
+    return a, peak, power
+
+
+@triton.jit(do_not_specialize=["seed_low", "seed_high"])
+def convert(
+    a, y, bias, ranges, read_var, norms, masks, signs, stats,
+    M, N, scale, periphery, seed_low, seed_high, y_batch, y_place, y_column,
+    LEVELS: tl.constexpr, FRESH: tl.constexpr, READS: tl.constexpr, BIAS: tl.constexpr, MASKS: tl.constexpr,
+    SIGNS: tl.constexpr, STATS: tl.constexpr, PLACES: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """y = ADC(a + s z) + bias for the finished sums a of one tile; a lies in memory as y does, and may be y.
+
+    The rest as in :func:`read`, but norms [1, M] are read.
+    """
+    pid, across = tl.program_id(0), tl.cdiv(N, BN)
+    row, column = pid // across * BM, pid % across * BN
+    m, n = row + tl.arange(0, BM), column + tl.arange(0, BN)
+    real = (m < M)[:, None] & (n < N)[None, :]
+    r = tl.load(ranges + 1)
+    at = place_of(m, n, y_batch, y_place, y_column, PLACES)
+    v = tl.load(a + at, mask=real, other=0.0).to(tl.float32)
+    if FRESH:
+        z = fresh(seed_low, seed_high, 0, row, column, BM, BN)
+        if READS == 0:
+            v += periphery * tl.maximum(r, 0.0) * scale * z
+        else:
+            n2 = tl.load(norms + m, mask=m < M, other=0.0)
+            v += tl.sqrt(variance(read_var, n2, n, N, periphery * tl.maximum(r, 0.0), READS, BM, BN)) * scale * z
+    v, peak, power = reading(v, real, r, masks, signs, 0, m, column, M, N, LEVELS, MASKS, SIGNS, STATS, BM, BN)
+    if STATS:
+        tl.store(stats + 2 * pid, peak.to(tl.float32, bitcast=True))
+        tl.store(stats + 2 * pid + 1, power)
+    if BIAS:
+        v += tl.load(bias + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
+    tl.store(y + at, v, mask=real)
 
 
 @triton.jit(do_not_specialize=["seed_low", "seed_high"])
@@ -146,16 +212,8 @@ def read(
                 tl.store(norms + tl.cast(p, tl.int64) * M + m, n2, mask=m < M)
             square = variance(read_var, n2, n, N, periphery * tl.maximum(r, 0.0), READS, BM, BN)
             a += tl.sqrt(square) * scale * fresh(seed_low, seed_high, p, row, column, BM, BN)
-        if STATS:
-            seen = tl.where(real, a, 0.0)
-            peak = tl.maximum(peak, tl.max(tl.max(peak_of(seen), 1), 0))
-            power += tl.sum(tl.sum(seen * seen, 1), 0)
-        if LEVELS > 0 and not PROBE:
-            if MASKS:
-                put_bits(masks, tl.abs(a) <= r, p, m, column, M, N, BM, BN)
-            if SIGNS:
-                put_bits(signs, a > 0, p, m, column, M, N, BM, BN)
-            a = rounded(a, r, LEVELS)
+        a, top, squares_sum = reading(a, real, r, masks, signs, p, m, column, M, N, LEVELS, MASKS, SIGNS, STATS, BM, BN)
+        peak, power = tl.maximum(peak, top), power + squares_sum
         total += a
     if STATS:
         tl.store(stats + 2 * pid, peak.to(tl.float32, bitcast=True))
@@ -176,12 +234,27 @@ def let_through(g, bits, p, at, m, n, M, N, MASKS: tl.constexpr):
 
 
 @triton.jit
-def keep(g, bits, out, M, N, p, y_batch, y_place, y_column, PLACES: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
-    """out = the gradient in front of the ADC of part p; g and out lie in memory as y does."""
-    m, n = tl.program_id(0) * BM + tl.arange(0, BM), tl.program_id(1) * BN + tl.arange(0, BN)
-    at = place_of(m, n, y_batch, y_place, y_column, PLACES)
-    grad = let_through(g, bits, p, at, m[:, None], n[None, :], M, N, True)
-    tl.store(out + at, grad, mask=(m < M)[:, None] & (n < N)[None, :])
+def keep(
+    g, bits, out, sums, M, N, p, y_batch, y_place, y_column,
+    PLACES: tl.constexpr, SUMS: tl.constexpr, STEPS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """out = the gradient in front of the ADC of part p; g and out lie in memory as y does.
+
+    sums [programs, N]: all of g summed over the program's BM STEPS rows, on the way to a bias's gradient (SUMS).
+    """
+    column, n = tl.program_id(1) * BN, tl.program_id(1) * BN + tl.arange(0, BN)
+    total = tl.zeros((BM, BN), tl.float32)
+    for step in range(STEPS):
+        m = (tl.program_id(0) * STEPS + step) * BM + tl.arange(0, BM)
+        real = (m < M)[:, None] & (n < N)[None, :]
+        at = place_of(m, n, y_batch, y_place, y_column, PLACES)
+        grad = tl.load(g + at, mask=real, other=0.0)
+        inside = get_octets(bits, p, m, column, M, N, BM, BN)
+        tl.store(out + at, tl.where(inside, grad, 0.0), mask=real)
+        if SUMS:
+            total += grad.to(tl.float32)
+    if SUMS:
+        tl.store(sums + tl.program_id(0) * N + n, tl.sum(total, 0), mask=n < N)
 
 
 @triton.jit(do_not_specialize=["seed_low", "seed_high"])
