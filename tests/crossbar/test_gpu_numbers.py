@@ -1,5 +1,7 @@
 """The normals of the GPU kernels: known answers, their law, and a law that a mutant fails (Triton's interpreter)."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -110,6 +112,20 @@ def test_noise_on_a_weight_has_the_numbers_of_the_cpu_kernels(seed: int) -> None
     w = torch.linspace(-2, 2, 37 * 40).view(37, 40)
     noisy = weights.noisy(w, torch.tensor(1.5), torch.tensor(0.2), Counter(seed, 0.5))
     assert _near(noisy, kernels.add_normal(w.cpu(), 0.1, seed, lo=-1.5, hi=1.5))
+
+
+@pytest.mark.parametrize("shape", [(5, 40), (5, 3, 3, 2)])
+def test_noise_on_a_weight_has_a_size_and_a_limit_a_column(shape: tuple[int, ...]) -> None:
+    w = torch.linspace(-2, 2, math.prod(shape)).view(shape)
+    if len(shape) == 4:
+        w = w.contiguous(memory_format=torch.channels_last)
+    limit, sigma = (torch.rand(5).add_(0.5).view(-1, *[1] * (len(shape) - 1)) for _ in range(2))
+    assert weights.takes(w, limit, sigma) and not weights.takes(w, limit[:1], sigma)
+    found = weights.noisy(w, limit, sigma, Counter(3, 0.5))
+    assert found.stride() == w.stride()
+    normals = torch.empty_like(w, device="cpu")  # numbers lie in the order of memory
+    kernels.normal_(normals, 3)
+    assert _near(found, w.clamp(-limit, limit) + 0.5 * sigma * normals.to(w))
 
 
 def test_noise_on_a_weight_passes_its_gradient() -> None:

@@ -27,7 +27,7 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoints of an earlier run.")] = False,
     seed: Annotated[list[int] | None, typer.Option("--seed", min=0, help="Training seed; may be repeated.")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Several training seeds at once: 0,1,2 or 0-2.")] = None,
-    device: Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1.")] = "cpu",
+    device: Annotated[str, typer.Option("--device", help="Where to compute: cpu; cuda or cuda:1, in TF32.")] = "cpu",
     record: Annotated[Path | None, typer.Option("--record", help="Write the record of the run here too.")] = None,
     show: Annotated[bool, typer.Option("--open", help="Open the report in a browser, if there is a display.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the table.")] = False,
@@ -36,6 +36,12 @@ def run(
     from mho.evaluation.atomic import write_atomically
     from mho.experiments.kinds import run_any
 
+    if device != "cpu":
+        import torch
+
+        # What GPUs are bought for: TF32 products (10 bits of mantissa), and the fastest convolution of each shape.
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
     notes = Console(stderr=True, highlight=False)
     found = run_any(
         recipe,

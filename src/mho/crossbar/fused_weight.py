@@ -43,10 +43,10 @@ def noisy(w: Tensor, limit: Tensor | None, sigma: Tensor, draw: Draw | None) -> 
     if isinstance(draw, Counter) and sigma.dim() == 0 and eager_cpu(w) and w.is_contiguous():
         bound = float("inf") if limit is None else float(limit)
         return _Noisy.apply(w, bound, float(sigma) * draw.scale, draw.seed)  # type: ignore[no-any-return, no-untyped-call]
-    if isinstance(draw, Counter) and sigma.dim() == 0 and w.is_cuda and gpu.eager(w):
+    if isinstance(draw, Counter) and w.is_cuda and gpu.eager(w):
         from mho.crossbar.gpu import weights  # imports Triton
 
-        if weights.takes(w, sigma):
+        if weights.takes(w, limit, sigma):
             return weights.noisy(w, limit, sigma, draw)
     if limit is not None:
         w = clip(w, limit)

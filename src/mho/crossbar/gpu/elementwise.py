@@ -116,14 +116,16 @@ def pass_inside(g, x_q, inside, partial, n, SUMS: tl.constexpr, BLOCK: tl.conste
 
 
 @triton.jit(do_not_specialize=["seed_low", "seed_high"])
-def add_normal(x, out, limit, sigma, n, scale, seed_low, seed_high, CLIPS: tl.constexpr, BLOCKS: tl.constexpr):
+def add_normal(
+    x, out, limit, sigma, n, column, scale, seed_low, seed_high,
+    CLIPS: tl.constexpr, COLUMNS: tl.constexpr, BLOCKS: tl.constexpr,
+):  # fmt: skip
     """out = clamp(x, -limit, limit) + sigma scale z, z the numbers of ``crossbar.kernels`` for this seed.
 
-    A program makes BLOCKS blocks of 1024: radii in steps 0 ... 31 of 16 lanes, angles in steps 32 ... 63.
+    limit, sigma: one number each, or one for every ``column`` elements in memory (COLUMNS). A program makes BLOCKS
+    blocks of 1024: radii in steps 0 ... 31 of 16 lanes, angles in steps 32 ... 63.
     """
     block = tl.program_id(0).to(tl.int64) * BLOCKS + tl.arange(0, BLOCKS)
-    bound = tl.load(limit) if CLIPS else 0.0
-    size = tl.load(sigma).to(tl.float32) * scale
     a, b, c, d = lanes(key_of(seed_low, seed_high), block.to(tl.uint64), 16)
     e, f, g, h = a, b, c, d
     for _ in range(32):
@@ -133,15 +135,18 @@ def add_normal(x, out, limit, sigma, n, scale, seed_low, seed_high, CLIPS: tl.co
         cosine, sine = box_muller(word_of(a, d), word_of(e, h))
         a, b, c, d = advance(a, b, c, d)
         e, f, g, h = advance(e, f, g, h)
-        place(x, out, at, n, bound, size, cosine, CLIPS)
-        place(x, out, at + 512, n, bound, size, sine, CLIPS)
+        place(x, out, limit, sigma, at, n, column, scale, cosine, CLIPS, COLUMNS)
+        place(x, out, limit, sigma, at + 512, n, column, scale, sine, CLIPS, COLUMNS)
         at += 16
 
 
 @triton.jit
-def place(x, out, at, n, bound, size, z, CLIPS: tl.constexpr):
+def place(x, out, limit, sigma, at, n, column, scale, z, CLIPS: tl.constexpr, COLUMNS: tl.constexpr):
     v = tl.load(x + at, mask=at < n, other=0.0).to(tl.float32)
+    which = at // column if COLUMNS else at * 0
+    size = tl.load(sigma + which, mask=at < n, other=0.0).to(tl.float32) * scale
     if CLIPS:
+        bound = tl.load(limit + which, mask=at < n, other=0.0).to(tl.float32)
         v = tl.where(v < -bound, -bound, tl.where(v > bound, bound, v))
     tl.store(out + at, v + size * z, mask=at < n)
 

@@ -52,10 +52,11 @@ def blocks_for(dtype: torch.dtype, parts: int) -> Blocks:
 
 def route_for(op: Op, dtype: torch.dtype, parts: int) -> Route:
     """Who multiplies: the library where there is one tile and its sums can stay float32."""
-    if parts > 1 or op.rows < LIBRARY_DEPTH:
+    if parts > 1:
         return "fused"
-    # A library's convolution in bfloat16 has no float32 output.
-    return "library" if isinstance(op, LinearOp) or dtype == torch.float32 else "fused"
+    # A library's convolution in bfloat16 has no float32 output; in float32 it beats a gather of single elements.
+    deep = op.rows >= LIBRARY_DEPTH if isinstance(op, LinearOp) else dtype == torch.float32
+    return "library" if deep else "fused"
 
 
 def precision(x: Tensor) -> str:
@@ -140,13 +141,17 @@ def keep(g: Tensor, masks: Tensor, part: int, site: Site, *, sums: bool = False)
 
 
 def add_normal(x: Tensor, limit: Tensor | None, sigma: Tensor, draw: Counter) -> Tensor:
-    """clamp(x, -limit, limit) + sigma scale z for a dense x; z: the numbers of ``crossbar.kernels.normal_``."""
+    """clamp(x, -limit, limit) + sigma scale z for a dense x; z: the numbers of ``crossbar.kernels.normal_``.
+
+    ``limit``, ``sigma``: one number, or one for each index of the first dimension of ``x``, the outermost in memory.
+    """
     out = torch.empty_like(x)
+    columns = sigma.numel()
     low, high = halves(draw.seed)
     with on(x):
         elementwise.add_normal[(cut(x.numel(), 1024 * WEIGHT_BLOCKS),)](
-            x, out, sigma if limit is None else limit, sigma, x.numel(), draw.scale, low, high,
-            CLIPS=limit is not None, BLOCKS=WEIGHT_BLOCKS, num_warps=4,
+            x, out, sigma if limit is None else limit, sigma, x.numel(), x.numel() // columns, draw.scale, low, high,
+            CLIPS=limit is not None, COLUMNS=columns > 1, BLOCKS=WEIGHT_BLOCKS, num_warps=4,
         )  # fmt: skip
     return out
 
