@@ -36,8 +36,8 @@ class Settings(BaseModel):
     check_every: int = Field(default=1_000, ge=1)
     coupling_bits: int = Field(default=4, ge=2)
     bias_bits: int = Field(default=8, ge=2)
-    coupling_error: float = Field(default=0.05, ge=0)
-    temperature_range: float = Field(default=0.25, ge=0)
+    coupling_error: float = Field(default=0.15, ge=0)
+    temperature_range: float = Field(default=0.5, ge=0)
     test_coupling_error: float = Field(default=0.05, ge=0)
     test_temperature_error: float = Field(default=0.2, gt=0, lt=1)
     baselines: bool = True
