@@ -3,6 +3,8 @@
     mho run cifar10 --seeds 0 --out runs
     python benchmarks/noise_budget.py runs/cifar10 --data-dir DIR              # for the weights as they are
     python benchmarks/noise_budget.py runs/cifar10 --data-dir DIR --retrain 2  # and trained on for the new settings
+    python benchmarks/noise_budget.py runs/cifar10 --per-channel --dac --repeats 4 --name=-options    # all that there
+    is
 
 Without --retrain, allocations are found on training images and on chips of a lot of their own (they may lose --points
 there). With it, the plan at --harm times the harm of today is trained for so many epochs, and the network as it was for
@@ -23,8 +25,7 @@ from command import command
 from torch import Tensor, nn
 
 import mho
-from mho.allocation import Allocation, allocate, applied, harm, loads, plan, sensitivities
-from mho.allocation.plan import today
+from mho.allocation import Allocation, allocate, applied, harm, loads, plan, sensitivities, today
 from mho.data import Dataset
 from mho.evaluation.atomic import write_atomically
 from mho.evaluation.result import Result
@@ -46,8 +47,9 @@ def parts(report: mho.costs.EnergyReport) -> dict[str, float]:
 
 def read_s(network: nn.Module, report: mho.costs.EnergyReport) -> float:
     """Seconds that the arrays of one inference are read: vectors one after the other, layers too."""
-    t_read = {s.name: s.hw.readout.t_read_s for _, layer in analog_layers(network) for s in layer.sites.values()}
-    return sum(layer.counts.vectors / report.inferences * t_read[layer.name] for layer in report.layers)
+    readouts = {s.name: s.hw.readout for _, layer in analog_layers(network) for s in layer.sites.values()}
+    seconds = {name: readout.t_read_s * readout.repeats for name, readout in readouts.items()}
+    return sum(layer.counts.vectors / report.inferences * seconds[layer.name] for layer in report.layers)
 
 
 def entry(network: nn.Module, result: Result, before: Result | None, example: Tensor) -> dict[str, Any]:
@@ -139,6 +141,11 @@ def main() -> None:
         help="with --retrain: range of every ADC in root mean squares of its outputs, for both",
     )
     told.add_argument("--lr", type=float, default=0.02, help="with --retrain")
+    told.add_argument("--per-channel", action="store_true", help="also a read time for each output channel, on a "
+                      "readout that is described as able to: readout.columns = 'timed'")  # fmt: skip
+    told.add_argument("--repeats", type=int, default=1, help="most whole reads that are averaged")
+    told.add_argument("--dac", action="store_true", help="bits of the DACs too; a driver's energy goes with 2^bits")
+    told.add_argument("--name", default="", help="of the record, after that of the recipe")
     told.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = told.parse_args()
 
@@ -159,13 +166,24 @@ def main() -> None:
         rows[f"{base.cell.read_noise:g}"] = retrained(on(trained, base), trainer, given, test)
     for noise in given.read_noise if not given.retrain else ():
         hw = replace(base, cell=replace(base.cell, read_noise=noise))
+        if given.per_channel:
+            hw = replace(hw, readout=replace(hw.readout, columns="timed"))
+        if given.dac and hw.cost is not None and hw.dac is not None:
+            # As many bits as now: today's price stays, and fewer bits cost less.
+            hw = replace(hw, cost=replace(hw.cost, drive=replace(hw.cost.drive, bits=hw.dac.bits)))
         network = on(trained, hw)
         print(f"read noise {noise:g}")
         before = mho.evaluate(network, test, chips=given.chips)
         table: dict[str, Any] = {"as it was": entry(network, before, None, example)}
-        for name, uniform in (("the same for all layers", True), ("a layer", False)):
+        kinds: dict[str, dict[str, Any]] = {"the same for all layers": {"uniform": True}, "a layer": {}}
+        if given.per_channel:
+            kinds["a channel"] = {"per": "channel"}
+        for name, kind in kinds.items():
             print(name)
-            found = allocate(network, search, points=given.points, chips=given.search_chips, uniform=uniform, say=print)
+            found = allocate(
+                network, search, points=given.points, chips=given.search_chips, repeats=given.repeats, dac=given.dac,
+                say=print, **kind,
+            )  # fmt: skip
             cheap = found.apply(network)
             after = mho.evaluate(cheap, test, chips=given.chips)
             table[name] = entry(cheap, after, before, example) | described(found)
@@ -182,7 +200,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "read_noise": rows,
     }
-    path = given.out / f"noise-budget-{recipe.name}{_suffix(given)}.json"
+    path = given.out / f"noise-budget-{recipe.name}{_suffix(given)}{given.name}.json"
     write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
     print(path.name)
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mho.allocation.plan import Load, Setting, harm, plan, spent_J, today
+from mho.allocation.load import Load, Setting, harm, spent_J, today
+from mho.allocation.plan import plan
 from mho.costs.allocation import read_times
 from mho.errors import InputError
 

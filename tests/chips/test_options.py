@@ -23,7 +23,7 @@ from mho.hardware import (
     load_hardware,
 )
 
-NETWORK_SEED = 3
+NETWORK_SEED = 7
 BASE = Hardware(
     name="base",
     cell=GenericCell(g_min_uS=1.0, bits=6, programming_noise=0.02, read_noise=0.02, drift_nu=0.05, drift_nu_d2d=0.01),
@@ -34,12 +34,13 @@ BASE = Hardware(
     output_noise=0.01,
     neuron=Neuron(gain_neg=0.8, offset=0.05, low=-0.6, high=0.7, soft=True, gain_d2d=0.05, offset_d2d=0.02),
     wires=Wires(wire_ohm=30.0),
-    readout=Readout(thermal=True, fano=0.5, t_read_s=1e-9, v_read_V=0.05),
+    readout=Readout(thermal=True, fano=0.5, t_read_s=1e-9, v_read_V=0.05, columns="timed"),
     faults=Faults(stuck_on=0.05, stuck_off=0.05, dead_rows=0.1, dead_cols=0.1),
     environment=Environment(temperature_K=300.0, t_s=100.0),
 )
 PARTS = ("cell", "mapping", "tile", "dac", "adc", "neuron", "wires", "readout", "faults", "environment")
-NOT_PHYSICS = {"name", "summary", "schema", "sources", "technology"}
+NOT_PHYSICS = {"name", "summary", "schema", "sources", "technology", "columns"}
+"""``columns`` says what a readout can do; ``column_repeats`` and ``column_windows`` do it."""
 OTHER: dict[tuple[str, str], Any] = {
     ("cell", "sigma_table"): ((1.0, 0.5), (25.0, 2.0)),
     ("mapping", "scheme"): "offset",
@@ -49,6 +50,9 @@ OTHER: dict[tuple[str, str], Any] = {
     ("adc", "enob"): 5.0,
     ("wires", "model"): "first_order",
     ("readout", "fano"): 1.0,
+    ("readout", "repeats"): 2,
+    ("readout", "column_repeats"): (1, 2, 1, 1, 2, 1, 2, 1),
+    ("readout", "column_windows"): (1.0, 0.5, 1.0, 0.25, 1.0, 1.0, 0.5, 1.0),
     ("tile", "rows"): 7,
     ("faults", "dead_rows"): 0.4,
     ("faults", "dead_cols"): 0.5,
@@ -76,13 +80,15 @@ def _toggled(hw: Hardware, part: str, key: str) -> tuple[Hardware, Hardware]:
     spec: Any = getattr(hw, part)
     if (part, key) in (("cell", "sigma_table"), ("cell", "programming_lognormal")):  # instead of the other noise
         spec = dataclasses.replace(spec, programming_noise=0.0)
+    if key == "column_repeats":
+        spec = dataclasses.replace(spec, repeats=2)
     value = OTHER[part, key] if (part, key) in OTHER else _changed(getattr(spec, key))
     return hw.replace(**{part: spec}), hw.replace(**{part: dataclasses.replace(spec, **{key: value})})
 
 
 def _network() -> tuple[nn.Module, Tensor]:
     torch.manual_seed(NETWORK_SEED)
-    return nn.Sequential(nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, 6)), torch.randn(16, 20)
+    return nn.Sequential(nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, 8)), torch.randn(16, 20)
 
 
 def _on_chips(hw: Hardware) -> Tensor:

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 import mho
 from mho.cli.energy import energy as command
-from mho.costs import Measured, NotMeasured, energy
+from mho.costs import NotMeasured, energy
 from mho.costs.digital import ON_CHIP_BITS, Work, baseline
-from mho.costs.meter import Rapl, find_counter, measure
+from mho.costs.meter import Rapl, find_counter
 from mho.errors import ConversionError, HardwareError, InputError
 from mho.hardware import AdcCost, Cost, Hardware, Mapping, Quantity, dump_hardware, load_hardware
 
@@ -138,50 +138,6 @@ def test_products_of_data_with_data_are_priced_as_digital():
 
 
 # --- counters --------------------------------------------------------------------------------------------------------
-
-
-class Fake:
-    name = "a fake"
-
-    def __init__(self, watt):
-        self.watt, self.now = watt, 0.0
-
-    def clock(self):
-        return self.now
-
-    def read_J(self):
-        return self.watt * self.now
-
-
-def test_a_counter_is_read_around_many_runs():
-    fake = Fake(watt=4.0)
-
-    def run():
-        fake.now += 0.25
-
-    found = measure(run, fake, seconds=2.0, clock=fake.clock)
-    assert isinstance(found, Measured) and found.joules == near(1.0) and found.runs == 8
-    assert "1 J, measured by a fake (8 runs" in str(found)
-    still = measure(run, Fake(watt=0.0), seconds=1.0, clock=fake.clock)
-    assert isinstance(still, NotMeasured) and "did not move" in str(still)
-    with pytest.raises(InputError, match="seconds = 0"):
-        measure(run, fake, seconds=0)
-
-
-def test_rapl_adds_packages_and_follows_a_counter_that_wraps(tmp_path: Path):
-    for package, start in ((0, 900), (1, 100)):
-        zone = tmp_path / f"intel-rapl:{package}"
-        zone.mkdir()
-        (zone / "energy_uj").write_text(f"{start}\n")
-        (zone / "max_energy_range_uj").write_text("1000\n")
-    (tmp_path / "intel-rapl:0:0").mkdir()  # a part of package 0, not to be counted twice
-    rapl = Rapl(tmp_path)
-    before = rapl.read_J()
-    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("50")
-    (tmp_path / "intel-rapl:1" / "energy_uj").write_text("120")
-    assert rapl.read_J() - before == near(170e-6) and "2 CPU package(s)" in rapl.name
-    with pytest.raises(OSError, match="no intel-rapl package"):
-        Rapl(tmp_path / "nowhere")
 
 
 def test_where_there_is_no_counter_a_sentence_says_so(monkeypatch, tmp_path: Path):

@@ -76,7 +76,21 @@ def test_the_figure_names_every_point_of_the_front(found) -> None:
 
 def test_the_command_prints_the_sentence_and_writes_page_and_numbers(folder, tmp_path, capsys) -> None:
     page = tmp_path / "front.html"
-    arguments = ["--bits", "6", "--rows", "0", "--reads", "1", "--chips", "2", "--images", "100", "--quiet"]
+    arguments = [
+        "--bits",
+        "6",
+        "--rows",
+        "0",
+        "--reads",
+        "1",
+        "--repeats",
+        "2",
+        "--chips",
+        "2",
+        "--images",
+        "100",
+        "--quiet",
+    ]
     with pytest.raises(SystemExit) as ended:
         main(["front", str(folder), *arguments, "--out", str(page)])
     assert ended.value.code == 0
@@ -93,3 +107,16 @@ def test_what_cannot_be_compared_is_said(folder, tmp_path, capsys) -> None:
     with pytest.raises(SystemExit):
         main(["front", str(folder), "--bits", "four"])
     assert "numbers with commas between" in capsys.readouterr().err
+
+
+def test_repeats_are_whole_reads_and_cost_conversions_too(folder) -> None:
+    settings = {"bits": (6,), "rows": (None,), "chips": 2, "images": 100}
+    several = accuracy_front([folder], reads=(1.0,), repeats=(1, 4), **settings)
+    longer = accuracy_front([folder], reads=(4.0,), **settings)
+    labels = [p.label for p in several.analog]
+    assert labels[1] == labels[0] + ", mean of 4 reads"
+    one, four = (p.energy_J.typical for p in several.analog)
+    assert one < longer.analog[0].energy_J.typical < four
+    assert Variation(6, None, 1.0, 4).of(load_hardware("generic-channel")).readout.repeats == 4
+    with pytest.raises(InputError, match="number of reads"):
+        accuracy_front([folder], repeats=())

@@ -1,15 +1,21 @@
-"""Where noise may be, so that joules are not: read time and converter bits a layer. See README.md of this folder."""
+"""Where noise may be, so that joules are not: read time, reads and converter bits a layer or an output channel. See
+README.md of this folder."""
 
-from mho.allocation.plan import Load, Setting, harm, plan
+from mho.allocation.load import Load, Price, Setting, Shares, harm, spent_J, today
+from mho.allocation.plan import plan
+from mho.allocation.prices import loads
 from mho.allocation.search import Allocation, Step, allocate
-from mho.allocation.sensitivity import Sensitivity, sensitivities
-from mho.allocation.settings import applied, loads
+from mho.allocation.sensitivity import Channels, Sensitivity, sensitivities
+from mho.allocation.settings import applied
 
 __all__ = [
     "Allocation",
+    "Channels",
     "Load",
+    "Price",
     "Sensitivity",
     "Setting",
+    "Shares",
     "Step",
     "allocate",
     "applied",
@@ -17,4 +23,6 @@ __all__ = [
     "loads",
     "plan",
     "sensitivities",
+    "spent_J",
+    "today",
 ]

@@ -1,18 +1,21 @@
-"""``mho.allocate``: the cheapest read times and converter bits within a loss of accuracy, checked on chips."""
+"""``mho.allocate``: the cheapest read times, repeats and converter bits within a loss of accuracy, checked on chips."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from mho.allocation.plan import Load, Setting, harm, plan, today
+from mho.allocation.load import Load, Setting, harm, today
+from mho.allocation.plan import plan
+from mho.allocation.prices import Per, loads, refuse_channels
 from mho.allocation.sensitivity import sensitivities
-from mho.allocation.settings import applied, loads
+from mho.allocation.settings import applied
 from mho.costs import EnergyReport, energy
 from mho.errors import InputError
 from mho.evaluation.run import evaluate
+from mho.nn.site import analog_layers
 
 EXAMPLES = 64
 """Inputs with whose values the cells are read."""
@@ -59,12 +62,19 @@ def allocate(
     chips: int = 10,
     seed: int = 1_000_003,
     reads: tuple[float, float] = (1 / 64, 8.0),
+    repeats: int = 1,
+    dac: bool = False,
+    per: Per = "layer",
     uniform: bool = False,
     halvings: int = 4,
     say: Callable[[str], None] | None = None,
 ) -> Allocation:
-    """Read time and ADC bits of each layer of a converted classifier, at most ``points`` percent points of accuracy
-    lost.
+    """Read time, repeats and converter bits of each layer of a converted classifier, at most ``points`` percent points
+    of accuracy lost.
+
+    ``reads``: the shortest and longest read time over today's; ``repeats``: the most whole reads that are averaged
+    (each drives and converts again); ``dac``: bits of the DACs too, beside those of the ADCs; ``per="channel"``: a read
+    time, or a number of reads, for each output channel, where the readout can do that (``readout.columns``).
 
     Sensitivities come from one backward pass a batch, the plan from :mod:`mho.allocation.plan`; how much noise
     ``points`` allow is found on ``chips`` virtual chips of the lot ``seed``: the harm allowed doubles until accuracy is
@@ -72,22 +82,30 @@ def allocate(
     no test uses: the result is tuned on both. ``uniform``: the same for all layers, to compare with.
 
     Raises :class:`InputError` for a network or a loader that cannot be measured, :class:`HardwareError` for a hardware
-    without prices.
+    without prices, or one that cannot read single channels where that is asked for.
     """
     if not 0 < points < 100 or halvings < 0:
         raise InputError(f"mho.allocate: points = {points!r}, halvings = {halvings!r}: above 0 and at least 0.")
+    if per not in ("layer", "channel") or (uniform and per == "channel"):
+        raise InputError(
+            f"mho.allocate: per = {per!r}, uniform = {uniform}: 'layer' or 'channel', and 'layer' with uniform=True."
+        )
     tell = say or (lambda text: None)
     batches = [(x, y) for x, y in loader]
     if not batches:
         raise InputError("mho.allocate: the loader is empty. Way out: held-out training images.")
     example = torch.cat([x for x, _ in batches])[:EXAMPLES]
-    known = loads(model, example, sensitivities(model, batches, seed=seed))
+    if per == "channel":
+        for _, layer in analog_layers(model):
+            for site in layer.sites.values():
+                refuse_channels(site.name, site.hw)
+    known = loads(model, example, sensitivities(model, batches, seed=seed, channels=per == "channel"), dac=dac)
 
     def accuracy(settings: Sequence[Setting]) -> float:
         result = evaluate(applied(model, settings), batches, chips=chips, seed=seed)
         return float(result.accuracy().mean())
 
-    search = _Search(known, accuracy, reads, uniform, tell)
+    search = _Search(known, accuracy, reads, repeats, uniform, tell)
     before = accuracy(today(known))
     settings, after = search.run(before - points, before, halvings)
     return Allocation(
@@ -109,21 +127,28 @@ class _Search:
         known: Sequence[Load],
         accuracy: Callable[[Sequence[Setting]], float],
         reads: tuple[float, float],
+        repeats: int,
         uniform: bool,
         tell: Callable[[str], None],
     ) -> None:
-        self.known, self.accuracy, self.reads, self.uniform, self.tell = known, accuracy, reads, uniform, tell
+        self.known, self.accuracy, self.reads, self.tell = known, accuracy, reads, tell
+        self.repeats, self.uniform = repeats, uniform
         self.now = harm(known, today(known))
         self.steps: list[Step] = []
 
     def run(self, least: float, before: float, halvings: int) -> tuple[tuple[Setting, ...], float]:
         # Very short reads are no small noise, whatever the second order says: where accuracy is lost at once, the
         # shortest read is four times as long, and so on up to that of today.
-        good, settings = 1.0, self._plan(1.0)
+        # Nor is rounding to few bits: where that does not help, the bits of the DACs stay, and the reads start anew.
+        good, settings, asked = 1.0, self._plan(1.0), self.reads
         while (reached := self._try(good, settings)) < least:
-            if self.reads[0] >= 1:
+            if self.reads[0] < 1:
+                self.reads = (min(1.0, 4 * self.reads[0]), max(1.0, self.reads[1]))
+            elif any(load.by_dac for load in self.known):
+                self.known, self.reads = [replace(load, by_dac={}) for load in self.known], asked
+                self.tell("the bits of the DACs stay")
+            else:
                 return today(self.known), before
-            self.reads = (min(1.0, 4 * self.reads[0]), max(1.0, self.reads[1]))
             settings = self._plan(good)
         bad = None
         while bad is None:
@@ -146,7 +171,7 @@ class _Search:
         return settings, reached
 
     def _plan(self, allowed: float) -> tuple[Setting, ...]:
-        return plan(self.known, allowed * self.now, reads=self.reads, uniform=self.uniform)
+        return plan(self.known, allowed * self.now, reads=self.reads, repeats=self.repeats, uniform=self.uniform)
 
     def _try(self, allowed: float, settings: tuple[Setting, ...]) -> float:
         found = self.accuracy(settings)

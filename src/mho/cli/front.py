@@ -1,4 +1,4 @@
-"""``mho front``: accuracy against joules of finished runs, under other bits, tiles and read times."""
+"""``mho front``: accuracy against joules of finished runs, under other bits, tiles, read times and repeats."""
 
 import json
 from pathlib import Path
@@ -16,6 +16,9 @@ def front(
     bits: Annotated[str, typer.Option("--bits", help="Bits of both converters.")] = "4,5,6,8",
     rows: Annotated[str, typer.Option("--rows", help="Rows of a tile; 0: one tile a layer.")] = "0,256",
     reads: Annotated[str, typer.Option("--reads", help="Read time over the described one.")] = "1,0.0625",
+    repeats: Annotated[
+        str, typer.Option("--repeats", help="Whole reads of each product, each converted, that are averaged.")
+    ] = "1",
     chips: Annotated[int, typer.Option("--chips", min=1)] = 10,
     images: Annotated[int, typer.Option("--images", min=1, help="Test images, from the first.")] = 1000,
     slack: Annotated[float, typer.Option("--slack", help="Points within which accuracies count as equal.")] = 0.5,
@@ -23,7 +26,8 @@ def front(
     data_dir: DataDir = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the table.")] = False,
 ) -> None:
-    """Who wins at equal accuracy: analog over bits, tiles and read times, or the digital network at int8 and int4."""
+    """Who wins at equal accuracy: analog over bits, tiles, read times and repeats, or the digital network at int8 and
+    int4."""
     from mho.evaluation.atomic import write_atomically
     from mho.experiments.front import accuracy_front, rows_of
     from mho.reporting.api import report
@@ -36,6 +40,7 @@ def front(
         bits=[int(b) for b in _numbers("--bits", bits, int)],
         rows=[int(r) or None for r in _numbers("--rows", rows, int)],
         reads=_numbers("--reads", reads, float),
+        repeats=[int(r) for r in _numbers("--repeats", repeats, int)],
         chips=chips,
         images=images,
         slack=slack,

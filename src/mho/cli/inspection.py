@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mho.cli.output import console, table
-from mho.errors import ConversionError
+from mho.errors import ConversionError, nearest
 
 
 def inspect(
@@ -55,5 +55,21 @@ def build_network(spelling: str) -> Any:
         return build(spelling)
     from mho.train import load_recipe
 
+    refuse_unknown(spelling)
     described = load_recipe(spelling).network
     return build(described.model, **described.args)
+
+
+def refuse_unknown(spelling: str) -> None:
+    """Raise :class:`ConversionError` for what is no network, recipe or file, with the nearest of them all."""
+    from mho.models import MODELS
+    from mho.train import builtin_recipes
+
+    recipes = builtin_recipes()
+    if ":" in spelling or spelling in MODELS or spelling in recipes or Path(spelling).is_file():
+        return
+    raise ConversionError(
+        f"{spelling!r} is no network. {nearest(spelling, [*MODELS, *recipes])} Way out: a network of mho "
+        f"({', '.join(sorted(MODELS))}), a recipe ({', '.join(recipes)}) or the path of its TOML file, or "
+        "PACKAGE.MODULE:FACTORY of one's own."
+    )

@@ -13,7 +13,7 @@ from mho.costs.counts import Counts, layout
 from mho.costs.digital import FORMATS, Work, baseline
 from mho.costs.floors import floors
 from mho.costs.meter import Measured, NotMeasured, find_counter, measure
-from mho.costs.phases import planes
+from mho.costs.phases import driven
 from mho.costs.report import EnergyReport, LayerCost
 from mho.costs.spread import NOTHING, Spread
 from mho.costs.timing import area_mm2, layer_latency_s
@@ -131,8 +131,9 @@ def _layer(traced: Traced, inferences: int) -> LayerCost:
         energies = {part: value * (1 / inferences) for part, value in whole.items()}
         latency = layer_latency_s(counts, place, hw, hw.cost) * (1 / inferences)
         area = area_mm2(place, hw, hw.cost)
-    reads = counts.samples // planes(hw) if planes(hw) else 0
-    bounds = floors(hw, counts.conversions, reads, traced.adc_fill)
+    # A column's thermal floor is that of the mean over its repeats, however many they are.
+    once = place.groups * place.blocks * (place.columns + place.references) * driven(hw).sign_reads
+    bounds = floors(hw, counts.conversions, counts.vectors * once, traced.adc_fill)
     return LayerCost(
         name=traced.site.name,
         hardware=hw.name,

@@ -1,11 +1,12 @@
 """What the cells of a weight draw: the sum over cells of conductance times drive.
 
-    resistive   E = V_read^2 t_read  sum_cells u g            u of each input (mho.costs.phases), g as targeted
-    charge      E = C V_supply^2     sum_cells u g / g_max    a unit capacitor is charged where bit and input are 1
+    resistive   E = V_read^2 t_read  sum_cells u g r           u of each input (mho.costs.phases), g as targeted
+    charge      E = C V_supply^2     sum_cells u g r / g_max   a unit capacitor is charged where bit and input are 1
     photonic    none: light and its modulators are static power
 
-Both numbers of a product are the network's own, so that ranges that are filled, clipped weights and silent inputs are
-seen in joules.
+r: reads of the cell's column (a resistive one: times the share of the read time that it is integrated for; afterwards
+it is disconnected). Both numbers of a product are the network's own, so that ranges that are filled, clipped weights
+and silent inputs are seen in joules.
 """
 
 import torch
@@ -17,6 +18,7 @@ from mho.crossbar.ops import ConvOp, Op
 from mho.hardware.cells import PhotonicCell, SramCell
 from mho.hardware.spec import Hardware
 from mho.physics import cells
+from mho.physics.averaging import column_effort
 
 FEMTO = 1e-15
 
@@ -36,8 +38,15 @@ def total_conductance(w: Tensor, hw: Hardware, bound: Tensor | None, references:
     return total + references * (hw.cell.g_min_uS + hw.cell.g_max_uS) / 2 / max(1, w.shape[0])
 
 
+def effort(hw: Hardware, like: Tensor) -> Tensor:
+    """r of each output channel of ``like`` [out, ...], shaped to broadcast over it."""
+    timed = not isinstance(hw.cell, SramCell)
+    values = like.new_tensor(column_effort(hw.readout, len(like), timed=timed))
+    return values.reshape(-1, *([1] * (like.dim() - 1)))
+
+
 def driven_conductance_uS(x: Tensor, full_range: Tensor, g: Tensor, op: Op, hw: Hardware) -> float:
-    """sum over vectors, rows and columns of u g, in uS; ``g`` from :func:`total_conductance`."""
+    """sum over vectors, rows and columns of u g, in uS; ``g``: :func:`total_conductance` times :func:`effort`."""
     groups = op.groups if isinstance(op, ConvOp) else 1
     # All columns of a group see the same drive: add them first.
     rows = g.reshape(groups, -1, *g.shape[1:]).sum(1)

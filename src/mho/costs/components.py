@@ -1,14 +1,18 @@
 """Counts times prices: the energy of one weight, part by part."""
 
+from dataclasses import replace
+
 from mho.costs.adc import conversion_J
 from mho.costs.cells import array_energy_J
 from mho.costs.constants import ADD_INT32, MULTIPLY_INT8, SRAM_BIT, Constant, spread
-from mho.costs.counts import Counts, Layout
+from mho.costs.counts import Counts, Layout, count
 from mho.costs.nodes import energy_factor
-from mho.costs.phases import planes
+from mho.costs.phases import input_bits, planes
 from mho.costs.spread import Spread, exactly
+from mho.costs.trace import Traced
 from mho.hardware.cost import Cost, Quantity
 from mho.hardware.spec import Hardware
+from mho.physics.averaging import column_effort
 
 PICO = 1e-12
 
@@ -24,7 +28,7 @@ def dynamic_J(counts: Counts, place: Layout, driven_uS: float, hw: Hardware, cos
     drive, adc, logic, move = cost.drive, cost.adc, cost.logic, cost.move
     found: dict[str, Spread] = {}
     if drive.energy_pJ is not None:
-        found["drive"] = _times(counts.drives, drive.energy_pJ)
+        found["drive"] = _times(counts.drives, drive.energy_pJ) * _elements(hw, cost)
     found["array"] = _array_J(counts, place, driven_uS, hw, cost)
     if drive.line_fF is not None:
         charge = spread(drive.line_fF) * (1e-15 * drive.line_swing_V * drive.line_supply_V)
@@ -47,6 +51,20 @@ def dynamic_J(counts: Counts, place: Layout, driven_uS: float, hw: Hardware, cos
     return found
 
 
+def recounted(traced: Traced, hw: Hardware) -> Counts:
+    """What ``traced`` (on its own hardware) would have done on ``hw``, without running the example again."""
+    op, done = traced.site.op, traced.counts
+    bare = count(op, traced.site.hw, done.vectors, numbers_in=done.numbers_in, bias=False)
+    found = count(op, hw, done.vectors, numbers_in=done.numbers_in, bias=False)
+    return replace(found, calls=done.calls, additions=found.additions + done.additions - bare.additions)
+
+
+def _elements(hw: Hardware, cost: Cost) -> float:
+    """Elements of a row's DAC over those of the priced one: 2^(bits of a phase - bits of the price)."""
+    bits = cost.drive.bits_per_phase or input_bits(hw)
+    return 1.0 if cost.drive.bits is None or bits is None else 2.0 ** (bits - cost.drive.bits)
+
+
 def _times(amount: int, price_pJ: Quantity) -> Spread:
     return spread(price_pJ) * (amount * PICO)
 
@@ -54,7 +72,11 @@ def _times(amount: int, price_pJ: Quantity) -> Spread:
 def _array_J(counts: Counts, place: Layout, driven_uS: float, hw: Hardware, cost: Cost) -> Spread:
     if cost.array.read_fJ is None:
         return exactly(array_energy_J(driven_uS, hw))
-    return spread(cost.array.read_fJ) * (counts.vectors * place.cells * planes(hw) * 1e-15)
+    # Cells of references are read in full, those of weights as their columns are.
+    shares = column_effort(hw.readout, place.outputs)
+    references = place.rows * place.references
+    read = (place.cells - references) * sum(shares) / max(1, len(shares)) + references * hw.readout.repeats
+    return spread(cost.array.read_fJ) * (counts.vectors * read * planes(hw) * 1e-15)
 
 
 def unpriced(hw: Hardware, cost: Cost) -> tuple[str, ...]:

@@ -83,6 +83,10 @@ ADC_RATE_DB = Constant(
     "Andrulis et al., CiMLoop, arXiv:2404.06553", "model", note="cap 128.4 + 3.2 ENOB: ours, read off its results",
 )  # fmt: skip
 
+MOST_PACKAGE_W = 1000.0
+"""No CPU package draws more (assumed; those of 2025 are rated to 500 W): how soon RAPL's counter may start again. In no
+sum."""
+
 HOUSE: tuple[Constant, ...] = (
     ADD_INT32, ADD_INT8, MULTIPLY_INT8, MULTIPLY_INT4, ADD_FP32, MULTIPLY_FP32, SRAM_BIT, DRAM_BIT, ADC_FLOOR_PJ,
     ADC_NOISE_AJ, *ADC_MEDIANS.values(), ADC_WALDEN_FJ, ADC_SCHREIER_DB, ADC_RATE_DB,

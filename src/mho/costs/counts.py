@@ -3,7 +3,8 @@
 A weight matrix [out, R] of one group is cut into row blocks (``op.blocks``) and, side by side, into tiles of at most
 ``tile.cols`` columns. A bit slice of a weight is a column; the two cells of a differential weight share one, their
 currents are subtracted before the converter; an offset mapping has one reference column a tile. Groups of a convolution
-have tiles of their own.
+have tiles of their own. A repeated read drives and converts again; a column that is left out of a repeat is neither
+charged nor converted. Its input is fetched once.
 """
 
 from dataclasses import dataclass, fields
@@ -13,6 +14,7 @@ from mho.costs.phases import driven, groups_of_planes, input_bits, planes
 from mho.crossbar.noise import cells_per_weight
 from mho.crossbar.ops import ConvOp, Op
 from mho.hardware.spec import Hardware
+from mho.physics.averaging import column_repeats
 
 FLOAT_BITS = 32
 """Width of data where no converter says one."""
@@ -103,20 +105,23 @@ def count(op: Op, hw: Hardware, vectors: int, *, numbers_in: int, bias: bool) ->
     """One product of ``vectors`` input vectors (output positions of a convolution) made of ``numbers_in`` numbers."""
     place = layout(op, hw)
     phases, groups_of = planes(hw), groups_of_planes(hw)
-    sign_reads = driven(hw).sign_reads
+    sign_reads, repeats = driven(hw).sign_reads, hw.readout.repeats
     bits = input_bits(hw) or FLOAT_BITS
-    converted = place.groups * place.blocks * (place.columns + place.references)
+    # Reads of all output channels together: a column that is left out of a repeat is not converted.
+    reads = sum(column_repeats(hw.readout, place.outputs)) or place.outputs * repeats
+    converted = place.blocks * (hw.mapping.slices * reads + place.groups * place.references * repeats)
     conversions = vectors * converted * len(groups_of) * sign_reads
-    # One sum for each output out of all its conversions; references are added up once and subtracted from each output.
-    partial = place.blocks * hw.mapping.slices * len(groups_of) * sign_reads - 1
-    reference_sums = place.groups * place.references * (place.blocks * len(groups_of) * sign_reads - 1)
-    per_vector = place.outputs * (partial + bias + (place.references > 0)) + reference_sums
+    # One sum for each output out of all its conversions (the mean of repeats is in its scale); references are added up
+    # once and subtracted from each output.
+    partial = place.blocks * hw.mapping.slices * len(groups_of) * sign_reads * reads - place.outputs
+    reference_sums = place.groups * place.references * (place.blocks * len(groups_of) * sign_reads * repeats - 1)
+    per_vector = partial + place.outputs * (bias + (place.references > 0)) + reference_sums
     copied = place.rows * place.column_tiles
     return Counts(
         calls=1,
         vectors=vectors,
         macs=vectors * op.rows * place.outputs,
-        drives=vectors * copied * phases * max(1, sign_reads // 2),
+        drives=vectors * copied * phases * repeats * max(1, sign_reads // 2),
         line_charges=vectors * converted * phases * sign_reads,
         samples=vectors * converted * phases * sign_reads,
         integrations=vectors * converted * sign_reads * sum(2**k - 1 for k in groups_of),
@@ -126,6 +131,6 @@ def count(op: Op, hw: Hardware, vectors: int, *, numbers_in: int, bias: bool) ->
         bits_in=numbers_in * bits,
         bits_out=vectors * place.outputs * bits,
         bits_link=vectors * (copied + place.outputs * place.blocks) * bits,
-        tile_reads=vectors * place.tiles * phases * sign_reads,
+        tile_reads=vectors * place.tiles * phases * sign_reads * repeats,
         numbers_in=numbers_in,
     )

@@ -1,6 +1,7 @@
 """Time and area from the same counts.
 
-    one vector   P (t_read + n t_conv)  , overlapped  P max(t_read, n t_conv) + min(...)      n columns a converter
+    one vector   P (t_read + n t_conv)  , overlapped  P max(t_read, n t_conv) + min(...)      n columns a converter,
+                 P phases of all repeats; columns that are integrated for less, or left out of a repeat, save no time
     one layer    vectors x that: all tiles of a layer work at once, its vectors one after the other
     network      sum of its layers; a pipeline gives a result each time the slowest layer is done
 
@@ -19,8 +20,8 @@ MM2_PER_UM2 = 1e-6
 
 def layer_latency_s(counts: Counts, place: Layout, hw: Hardware, cost: Cost) -> Spread:
     """Seconds for the vectors of ``counts``, one after the other."""
-    reads = planes(hw) * driven(hw).sign_reads
-    converted = len(groups_of_planes(hw)) * driven(hw).sign_reads
+    reads = planes(hw) * driven(hw).sign_reads * hw.readout.repeats
+    converted = len(groups_of_planes(hw)) * driven(hw).sign_reads * hw.readout.repeats
     read = exactly(hw.readout.t_read_s)
     if cost.adc.conversion_s is None:
         return read * (reads * counts.vectors)

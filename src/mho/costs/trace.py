@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mho.costs.cells import driven_conductance_uS, total_conductance
+from mho.costs.cells import driven_conductance_uS, effort, total_conductance
 from mho.costs.counts import Counts, Layout, count, layout
 from mho.crossbar.mvm import wanted_range
 from mho.crossbar.ops import ConvOp, LinearOp
@@ -75,8 +75,9 @@ class Recorder:
         known = self.found.get(site.name)
         if known is None:
             known = self.found[site.name] = Traced(site, layout(site.op, site.hw))
-            self._g[site.name] = total_conductance(weight, site.hw, bound, known.place.references)
-            known.conductance_uS = float(self._g[site.name].sum())
+            g = total_conductance(weight, site.hw, bound, known.place.references)
+            known.conductance_uS = float(g.sum())
+            self._g[site.name] = g * effort(site.hw, g)
         outputs = known.place.outputs
         vectors = y.numel() // outputs if outputs else 0
         done = count(site.op, site.hw, vectors, numbers_in=x.numel(), bias=bias is not None)

@@ -7,6 +7,7 @@ differentiable: quantised levels and the clip at full scale pass gradients strai
 exactly (the programming error depends on the target, and so does its gradient).
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -16,8 +17,10 @@ from torch import Tensor
 from mho.crossbar import fused_weight
 from mho.crossbar.noise import Draw, StaticDraws, as_tensor, cells_per_weight
 from mho.crossbar.ops import ConvOp, Op
-from mho.hardware.spec import Hardware, Mapping
+from mho.hardware.cells import Cell
+from mho.hardware.spec import Hardware, Mapping, Readout
 from mho.physics import cells, faults, thermal, wires
+from mho.physics.averaging import column_repeats, column_windows, fresh_each_read, longer_read_cell
 from mho.units import ELEMENTARY_CHARGE_C
 
 SIEMENS_PER_US = 1e-6
@@ -271,17 +274,53 @@ def _read_var(
         return None
     span = hw.cell.g_max_uS - hw.cell.g_min_uS
     to_weight = ((2 if hw.mapping.scheme == "offset" else 1) * w_max / span) ** 2
+    kelvin = hw.environment.temperature_K
+    read = _cells_as_read(hw.cell, hw.readout, len(w))
     if conductances is None or targets is None:
-        uniform = cells.uniform_read_sigma(hw.cell, temperature_K=hw.environment.temperature_K)
-        if uniform is not None:
-            return (to_weight * (uniform * span) ** 2,)
+        uniform = [cells.uniform_read_sigma(cell, temperature_K=kelvin) for cell, _ in read]
+        if uniform[0] is not None:
+            if len(read) == 1:
+                return (to_weight * (uniform[0] * span) ** 2,)
+            sigmas = {c: sigma for sigma, (_, columns) in zip(uniform, read, strict=True) for c in columns}
+            each = w.new_tensor([sigmas[c] for c in range(len(w))]).reshape(-1, *([1] * (w.dim() - 1)))
+            return (to_weight * (each * span) ** 2,)
         targets = conductances = (to_conductances(w / w_max, hw),)
     result = []
     for g, g_target in zip(conductances, targets, strict=True):
-        sigma = cells.read_sigma_uS(hw.cell, g, g_target, t_s, temperature_K=hw.environment.temperature_K)
-        total = g.shape[0] * sigma.square() if sigma.dim() == 0 else sigma.square().sum(0)
+        if len(read) == 1:
+            sigma = cells.read_sigma_uS(read[0][0], g, g_target, t_s, temperature_K=kelvin)
+            total = g.shape[0] * sigma.square() if sigma.dim() == 0 else sigma.square().sum(0)
+        else:
+            total = torch.zeros_like(g[0])
+            for cell, columns in read:
+                of = g[:, list(columns)]
+                sigma = cells.read_sigma_uS(cell, of, g_target[:, list(columns)], t_s, temperature_K=kelvin)
+                total[list(columns)] = sigma.square().expand_as(of).sum(0)
         result.append(total * to_weight)
     return tuple(result)
+
+
+@functools.lru_cache(maxsize=512)
+def _cells_as_read(cell: Cell, readout: Readout, columns: int) -> tuple[tuple[Cell, tuple[int, ...]], ...]:
+    """The cell as reads of this length see it, and the columns that do: one entry, or one a distinct time.
+
+    What the repeats of a read share is averaged over all of them together.
+    """
+    windows, counts = column_windows(readout, columns), column_repeats(readout, columns)
+    shared = not fresh_each_read(cell)
+    columns_of: dict[float, list[int]] = {}
+    for c in range(columns):
+        repeats = (counts[c] if counts else readout.repeats) if shared else 1
+        columns_of.setdefault((windows[c] if windows else 1.0) * repeats, []).append(c)
+    if not columns_of:
+        return ((cell, ()),)
+    return tuple((cell if time == 1 else longer_read_cell(cell, time), tuple(of)) for time, of in columns_of.items())
+
+
+def _window_factor(hw: Hardware, like: Tensor) -> Tensor | float:
+    """1 / window of each output channel, [out]: by how much more the white noise of a shorter integration varies."""
+    windows = column_windows(hw.readout, len(like))
+    return 1.0 / like.new_tensor(windows) if windows else 1.0
 
 
 def _ohmic_columns(
@@ -312,7 +351,7 @@ def _thermal_var(
         for block in op.blocks(hw.tile.rows):
             total = g[:, block.start : block.stop].flatten(1).sum(1)
             rows.append((thermal.johnson_sigma_A(total, bandwidth, hw.environment.temperature_K) * scale) ** 2)
-    return torch.stack(rows)
+    return torch.stack(rows) * _window_factor(hw, w.detach())
 
 
 def _shot_weight(
@@ -324,6 +363,9 @@ def _shot_weight(
     bandwidth = thermal.boxcar_bandwidth_Hz(hw.readout.t_read_s)
     power = 2 * ELEMENTARY_CHARGE_C * hw.readout.fano * bandwidth * hw.readout.v_read_V
     scale = power * _weight_per_ampere(w_max, hw) ** 2
+    windows = _window_factor(hw, w.detach())
+    if isinstance(windows, Tensor):
+        scale = scale * windows.reshape(-1, *([1] * (w.dim() - 1)))
     return tuple(g * scale for g in _ohmic_columns(hw, conductances, w, w_max))
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from mho.crossbar import gpu, kernels
 from mho.crossbar.array import Array
 from mho.crossbar.fused_weight import eager_cpu
-from mho.crossbar.mvm import Observed, is_plain, mvm, needs_adc_range
-from mho.crossbar.noise import Counter, Draw, Noise, part_seed
+from mho.crossbar.mvm import Observed, averaging, is_plain, mvm, needs_adc_range
+from mho.crossbar.noise import Counter, Draw, Noise, nth_read, part_seed, shares_noise
 from mho.crossbar.ops import Block, LinearOp, Op
 from mho.crossbar.reverse import output_sigma
 from mho.hardware.spec import Hardware
@@ -67,6 +67,10 @@ def circuit(array: Array, op: Op, hw: Hardware) -> Circuit | None:
         and (hw.adc is None or not hw.adc.inl_lsb)
     )
     if len(array.weights) != 1 or not uniform_read or not simple_periphery:
+        return None
+    if shares_noise(hw) and read is not None:
+        return None
+    if hw.readout.column_windows and hw.output_noise:
         return None
     by_column = read is not None and read[0].dim() > 0
     return Circuit(
@@ -120,7 +124,8 @@ def product(
     backward pass, which runs through ``mvm``.
     """
     fresh = noise.fresh
-    if x.is_cuda and reverse is None and not isinstance(fresh, Tensor) and gpu.eager(x, *array.weights):
+    alike = hw.readout.repeats == 1 and not hw.readout.column_windows  # the GPU's kernels know no other reads
+    if x.is_cuda and alike and reverse is None and not isinstance(fresh, Tensor) and gpu.eager(x, *array.weights):
         from mho.crossbar.gpu import operator  # imports Triton
 
         return operator.product(x, array, op, hw, fresh, ranges, bias)
@@ -130,13 +135,44 @@ def product(
             r_in, r_out = ranges.tolist()
             # A range that several tiles share and that is still sought needs all of them at once.
             if len(found.blocks) == 1 or hw.adc is None or r_out > 0:
-                call = Call(found, r_in, r_out, fresh, learned)
-                inputs = (x, array.weights[0], ranges, bias)
-                if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
-                    y = _FusedMvm.apply(*inputs, call)  # type: ignore[no-untyped-call]
-                    return y, Observed(*call.seen)
-                return _forward(x, array.weights[0], bias, call, None)[0], Observed(*call.seen)
+                if fresh is not None and hw.readout.repeats > 1:
+                    return _repeated(x, found, noise, ranges, bias, r_in, r_out, learned)
+                return _once(x, ranges, bias, Call(found, r_in, r_out, fresh, learned))
     return mvm(x, array, op, hw, noise, input_range=ranges[0], adc_range=ranges[1], bias=bias, reverse=reverse)
+
+
+def _once(x: Tensor, ranges: Tensor, bias: Tensor | None, call: Call) -> tuple[Tensor, Observed]:
+    """One read of each part."""
+    w = call.circuit.array.weights[0]
+    inputs = (x, w, ranges, bias)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
+        y = _FusedMvm.apply(*inputs, call)  # type: ignore[no-untyped-call]
+        return y, Observed(*call.seen)
+    return _forward(x, w, bias, call, None)[0], Observed(*call.seen)
+
+
+def _repeated(
+    x: Tensor,
+    found: Circuit,
+    noise: Noise,
+    ranges: Tensor,
+    bias: Tensor | None,
+    r_in: float,
+    r_out: float,
+    learned: bool,
+) -> tuple[Tensor, Observed]:
+    """The mean over the repeats of a read; ranges are observed at the first."""
+    op, hw, total, observed = found.op, found.hw, None, None
+    assert isinstance(noise.fresh, Counter)
+    for number in range(hw.readout.repeats):
+        fresh = nth_read(noise.fresh, number, len(found.blocks))
+        assert isinstance(fresh, Counter)
+        y, seen = _once(x, ranges, bias, Call(found, r_in, r_out, fresh, learned))
+        observed = seen if observed is None else observed
+        y = averaging(y, op, hw, number, noise)
+        total = y if total is None else total + y
+    assert total is not None and observed is not None
+    return total, observed
 
 
 def takes(found: Circuit, x: Tensor, fresh: Counter | None) -> bool:

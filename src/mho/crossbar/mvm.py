@@ -1,23 +1,25 @@
 """The one operator to which every layer lowers: converters, array, neuron, digital sum of tiles.
 
     x --DAC--> x_q --array, one part a tile and slice--> a_p --fresh noise, neuron, ADC--> y_p
-    y = sum_p factor_p y_p + bias          (digital)
+    y = sum_p factor_p y_p + bias          (digital; y_p: mean over the repeats of a read)
 
 ``mvm`` is pure: what is random comes in as :class:`Noise` and :class:`Array`. It is plain torch and is
 the semantics of the package; ``crossbar.fused`` computes the same with fewer passes over memory.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mho.crossbar.array import Array, slice_factors
-from mho.crossbar.noise import Draw, Noise, parts_as_tensor
-from mho.crossbar.ops import Block, Op
+from mho.crossbar.noise import Draw, Noise, nth_read, parts_as_tensor, shares_noise
+from mho.crossbar.ops import Block, ConvOp, Op
 from mho.crossbar.reverse import output_sigma, reversible
 from mho.hardware.spec import Hardware
 from mho.physics import converters, neuron
+from mho.physics.averaging import column_repeats, column_windows
 
 
 class Observed(NamedTuple):
@@ -86,8 +88,8 @@ def mvm(
     """One noisy matrix-vector product for each input vector.
 
     ``x``: as the digital operation takes it; ``array``: from :func:`program`; ``noise.fresh``:
-    normals [parts, *output.shape] or ``None`` for a noiseless read; ``input_range``, ``adc_range``:
-    0-d, full scale of the converters in units of x and of the output; a range of 0 means "not yet
+    normals [read_parts, *output.shape] or ``None`` for a noiseless read (whose repeats are all alike); ``input_range``,
+    ``adc_range``: 0-d, full scale of the converters in units of x and of the output; a range of 0 means "not yet
     known" and is replaced by what this batch asks for; ``reverse``: draws of a noisy backward pass
     (``None``: the backward pass is ideal).
 
@@ -114,11 +116,14 @@ def mvm(
     adc_sigmas = None if hw.adc is None else hw.adc.range_sigma
     # A range that is not known yet cannot scale noise either: it is then taken before the noise.
     r_out = torch.where(adc_range > 0, adc_range, wanted_range(a, adc_sigmas)) if need_adc else adc_range
-    if noise.fresh is not None:
-        xi = parts_as_tensor(noise.fresh, len(pieces), pieces[0].detach())
-        a = a + xi * fresh_sigma(x_q, array, op, hw, r_in.to(a.dtype), r_out.to(a.dtype), blocks)
-    observed_out = wanted_range(a, adc_sigmas) if need_adc else adc_range.detach()
-    y = _read_out(a, array, op, hw, r_out.to(a.dtype))
+    reads = [a] if noise.fresh is None else noisy_reads(a, x_q, array, op, hw, noise.fresh, r_in, r_out)
+    observed_out, y = adc_range.detach(), None
+    for number, read in enumerate(reads):
+        if number == 0 and need_adc:
+            observed_out = wanted_range(read, adc_sigmas)
+        converted = averaging(_read_out(read, array, op, hw, r_out.to(a.dtype)), op, hw, number, noise)
+        y = converted if y is None else y + converted
+    assert y is not None
 
     factors = slice_factors(hw)
     if y.shape[0] == 1:
@@ -131,6 +136,33 @@ def mvm(
     if bias is not None:
         total = total + op.over_columns(bias).to(total.dtype)
     return total, Observed(r_in.detach() if observed_in is None else observed_in, observed_out)
+
+
+def noisy_reads(
+    a: Tensor, x: Tensor, array: Array, op: Op, hw: Hardware, fresh: Draw, r_in: Tensor, r_out: Tensor
+) -> Iterator[Tensor]:
+    """``a`` [parts, *output] with the fresh noise of each repeat in turn: its own, and what all repeats share."""
+    blocks, ranges, count = op.blocks(hw.tile.rows), (r_in.to(a.dtype), r_out.to(a.dtype)), len(a)
+    own = array
+    if shares_noise(hw) and array.read_var is not None:
+        slow = array._replace(thermal_var=None, shot_weight=None)
+        quiet = hw.replace(output_noise=0.0, adc=None, neuron=None)
+        xi = parts_as_tensor(nth_read(fresh, hw.readout.repeats, count), count, a[0].detach())
+        a = a + xi * fresh_sigma(x, slow, op, quiet, *ranges, blocks)
+        own = array._replace(read_var=None)
+    sigma = fresh_sigma(x, own, op, hw, *ranges, blocks)
+    for number in range(hw.readout.repeats):
+        yield a + parts_as_tensor(nth_read(fresh, number, count), count, a[0].detach()) * sigma
+
+
+def averaging(y: Tensor, op: Op, hw: Hardware, number: int, noise: Noise) -> Tensor:
+    """What read ``number`` adds to the mean over repeats: each column's share of it, 0 where it is left out."""
+    if noise.fresh is None or hw.readout.repeats == 1:
+        return y
+    if not hw.readout.column_repeats:
+        return y / hw.readout.repeats
+    counts = column_repeats(hw.readout, op.out_channels if isinstance(op, ConvOp) else op.out_features)
+    return y * op.over_columns(y.new_tensor([1.0 / c if number < c else 0.0 for c in counts]))
 
 
 def _drive(x: Tensor, hw: Hardware, r: Tensor) -> Tensor:
@@ -153,6 +185,11 @@ def fresh_sigma(
     """Standard deviation of every source of fresh noise together, broadcastable to [parts, *output]."""
     periphery = output_sigma(hw)
     total = (periphery * r_out) ** 2 if periphery else torch.zeros_like(r_out)
+    if hw.readout.column_windows and hw.output_noise:
+        # White like the rest: a column that is integrated for a share of the time has the more of it.
+        windows = column_windows(hw.readout, len(array.weights[0]))
+        more = op.over_columns(1.0 / x.new_tensor(windows) - 1.0)
+        total = total + (hw.output_noise * r_out) ** 2 * more
     per_part: list[Tensor] = []
     for k in range(len(array.weights)):
         for b, block in enumerate(blocks):

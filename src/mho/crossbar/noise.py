@@ -14,7 +14,8 @@ from torch import Tensor
 from mho.crossbar import kernels
 from mho.crossbar.ops import Op
 from mho.hardware.spec import Hardware
-from mho.physics.cells import static_draws
+from mho.physics import cells
+from mho.physics.averaging import fresh_each_read
 
 
 class Counter(NamedTuple):
@@ -54,7 +55,7 @@ class StaticDraws(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """Fresh noise of one MVM: one standard normal an output of each part, [parts, *output.shape]."""
+    """Fresh noise of one MVM: one standard normal an output of each part of each read, [read_parts, *output.shape]."""
 
     fresh: Draw | None = None
 
@@ -69,6 +70,24 @@ def parts(op: Op, hw: Hardware) -> int:
     return len(op.blocks(hw.tile.rows)) * hw.mapping.slices
 
 
+def read_parts(op: Op, hw: Hardware) -> int:
+    """Draws of fresh noise for one product: :func:`parts` for each repeat, and once more where repeats share noise."""
+    repeats = hw.readout.repeats
+    return parts(op, hw) * (repeats + shares_noise(hw))
+
+
+def shares_noise(hw: Hardware) -> bool:
+    """Whether the repeats of a read have noise in common: that of cells which does not change from read to read."""
+    return hw.readout.repeats > 1 and cells.has_read_noise(hw.cell) and not fresh_each_read(hw.cell)
+
+
+def nth_read(draw: Draw, number: int, count: int) -> Draw:
+    """The draws of read ``number`` (from 0) of ``count`` parts each."""
+    if isinstance(draw, Tensor):
+        return draw[number * count : (number + 1) * count]
+    return Counter(part_seed(draw.seed, number * count), draw.scale)
+
+
 def draw_static(
     op: Op, hw: Hardware, weight_shape: torch.Size, source: Source, scale: float = 1.0
 ) -> StaticDraws | None:
@@ -76,8 +95,8 @@ def draw_static(
 
     ``scale`` multiplies every deviation (not the share of faults).
     """
-    needed = static_draws(hw.cell)
-    cells = (cells_per_weight(hw), *weight_shape)
+    needed = cells.static_draws(hw.cell)
+    all_cells = (cells_per_weight(hw), *weight_shape)
     columns, rows = weight_shape[0], op.rows
     per_part = (parts(op, hw), columns)
     faults, adc, dac, neuron = hw.faults, hw.adc, hw.dac, hw.neuron
@@ -91,9 +110,9 @@ def draw_static(
         return torch.special.ndtr(as_tensor(source(shape, label), shape)) if wanted else None
 
     draws = StaticDraws(
-        programming=scaled(source(cells, "programming"), scale) if "programming" in needed else None,
-        aging=scaled(source(cells, "aging"), scale) if "aging" in needed else None,
-        stuck=uniform(faults.stuck_on or faults.stuck_off, cells, "stuck"),
+        programming=scaled(source(all_cells, "programming"), scale) if "programming" in needed else None,
+        aging=scaled(source(all_cells, "aging"), scale) if "aging" in needed else None,
+        stuck=uniform(faults.stuck_on or faults.stuck_off, all_cells, "stuck"),
         dead_rows=uniform(faults.dead_rows, (rows,), "dead_rows"),
         dead_cols=uniform(faults.dead_cols, (columns,), "dead_cols"),
         dac_gain=normal(dac is not None and dac.gain_d2d, (rows,), "dac_gain"),
@@ -106,7 +125,7 @@ def draw_static(
 
 
 def draw_noise(has_fresh: bool, shape: tuple[int, ...], source: Source, scale: float = 1.0) -> Noise:
-    """Draw the fresh noise of one MVM: normals of ``shape`` = [parts, *output.shape], or nothing."""
+    """Draw the fresh noise of one MVM: normals of ``shape`` = [read_parts, *output.shape], or nothing."""
     return Noise(fresh=scaled(source(shape, "fresh"), scale) if has_fresh else None)
 
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from mho.crossbar import kernels
 from mho.crossbar.fused import Circuit, inner_positions, read_sigma_map
-from mho.crossbar.noise import part_seed
+from mho.crossbar.mvm import averaging
+from mho.crossbar.noise import Counter, Noise, part_seed
 
 
 @final
@@ -24,6 +25,7 @@ class Reader:
         self.circuit = found
         self._tiles = tuple((block, op.cut_weight(weight, block)) for block in found.blocks)
         self._dac = kernels.PreparedDac(r_in, found.input_levels) if found.input_levels and r_in > 0 else None
+        self._noisy = noisy
         known = 0 < r_out < float("inf")
         rounds = found.output_levels > 0 and known
         sigma = found.periphery_sigma * r_out if noisy and known else 0.0
@@ -43,6 +45,18 @@ class Reader:
 
     def read(self, driven: Tensor, bias: Tensor | None, seed: int) -> Tensor:
         """The product for an input from :meth:`drive`, its noise made of ``seed``."""
+        op, hw = self.circuit.op, self.circuit.hw
+        if hw.readout.repeats == 1 or not self._noisy:
+            return self._once(driven, bias, seed)
+        total = None
+        for number in range(hw.readout.repeats):
+            y = self._once(driven, bias, part_seed(seed, number * len(self._tiles)))
+            y = averaging(y, op, hw, number, Noise(Counter(seed)))
+            total = y if total is None else total.add_(y)
+        assert total is not None
+        return total
+
+    def _once(self, driven: Tensor, bias: Tensor | None, seed: int) -> Tensor:
         op, adc = self.circuit.op, self._adc
         # The kernel adds the bias of one tile; with several it is added to their sum.
         inner_bias = bias if adc is not None and len(self._tiles) == 1 and bias is not None and fits(bias) else None

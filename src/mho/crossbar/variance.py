@@ -24,10 +24,12 @@ from mho.crossbar.array import (  # fmt: skip
     to_weights,
 )
 from mho.crossbar.mvm import fresh_sigma
-from mho.crossbar.ops import Op
+from mho.crossbar.noise import shares_noise
+from mho.crossbar.ops import ConvOp, Op
 from mho.errors import HardwareError
 from mho.hardware.spec import Hardware
 from mho.physics import cells, converters
+from mho.physics.averaging import column_repeats, persisting_rounding
 from mho.physics.typical import normal_law
 
 _TARGETS = 513
@@ -260,11 +262,30 @@ def _part_weights(like: Tensor, op: Op, hw: Hardware) -> Tensor:
 
 
 def fresh_variance(x: Tensor, array: Array, op: Op, hw: Hardware, *, input_range: Tensor, adc_range: Tensor) -> Tensor:
-    """Variance of one read of ``array``: all fresh sources together, summed over its parts."""
-    blocks = op.blocks(hw.tile.rows)
-    sigma = fresh_sigma(x, array, op, hw, input_range.to(x.dtype), adc_range.to(x.dtype), blocks)
-    total: Tensor = torch.tensordot(_part_weights(sigma, op, hw), sigma.square(), dims=1)
-    return total
+    """Variance of one read of ``array``, or of the mean over its repeats: all fresh sources, summed over its parts."""
+    ranges = (input_range.to(x.dtype), adc_range.to(x.dtype))
+
+    def summed(one: Array, on: Hardware) -> Tensor:
+        sigma = fresh_sigma(x, one, op, on, *ranges, op.blocks(on.tile.rows))
+        total: Tensor = torch.tensordot(_part_weights(sigma, op, on), sigma.square(), dims=1)
+        return total
+
+    own, shared = own_and_shared(array, hw)
+    total = summed(own, hw) / _repeats_of(x, op, hw)
+    return total if shared is None else total + summed(shared, hw.replace(output_noise=0.0, adc=None, neuron=None))
+
+
+def own_and_shared(array: Array, hw: Hardware) -> tuple[Array, Array | None]:
+    """The array with the noise that each repeat of a read has for itself, and with what all of them share, if any."""
+    if not shares_noise(hw) or array.read_var is None:
+        return array, None
+    return array._replace(read_var=None), array._replace(thermal_var=None, shot_weight=None)
+
+
+def _repeats_of(x: Tensor, op: Op, hw: Hardware) -> Tensor | int:
+    """Reads that the mean is of: one number, or one a column."""
+    counts = column_repeats(hw.readout, op.out_channels if isinstance(op, ConvOp) else op.out_features)
+    return op.over_columns(x.new_tensor(counts)) if counts else hw.readout.repeats
 
 
 def rounding_variance(
@@ -273,7 +294,8 @@ def rounding_variance(
     """(dac, adc) of :class:`OutputVariance`: Delta^2 / 12 with Delta = range / (2^(bits - 1) - 1).
 
     dac: Delta^2 / 12 sum_i w_oi^2 over the inputs that are not exactly 0 (0 is a code). Right where a signal
-    crosses several codes and stays inside the range; the error itself is a function of the signal.
+    crosses several codes and stays inside the range; the error itself is a function of the signal. Of repeated reads
+    the ADC's error is what noise does not dither (``averaging.persisting_rounding``).
     """
     dac = adc = x.new_zeros(())
     if hw.dac is not None and hw.dac.bits is not None:
@@ -284,6 +306,13 @@ def rounding_variance(
     if hw.adc is not None and hw.adc.bits is not None:
         lsb = adc_range.to(x.dtype) / converters.levels(hw.adc.bits)
         adc = lsb**2 / 12 * _part_weights(x, op, hw).sum()
+        if hw.readout.repeats > 1:
+            own, _ = own_and_shared(array, hw)
+            ranges = (input_range.to(x.dtype), adc_range.to(x.dtype))
+            sigma = fresh_sigma(x, own, op, hw, *ranges, op.blocks(hw.tile.rows))
+            stays, count = persisting_rounding(sigma / lsb), _repeats_of(x, op, hw)
+            kept = stays + (1 - stays) / count
+            adc = lsb**2 / 12 * torch.tensordot(_part_weights(x, op, hw), kept, dims=1)
     return dac, adc
 
 

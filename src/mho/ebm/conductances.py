@@ -161,6 +161,8 @@ def refuse_periphery(hw: Hardware) -> None:
         "adc.enob": adc is not None and adc.enob is not None,
         "output_noise": hw.output_noise > 0,
         "readout.thermal or readout.fano": hw.readout.thermal or hw.readout.fano > 0,
+        "readout.repeats": hw.readout.repeats > 1,
+        "readout.column_windows": bool(hw.readout.column_windows),
     }
     for part, there in found.items():
         if there:

@@ -1,4 +1,4 @@
-"""Accuracy against joules: networks under every combination of bits, tile and read time, beside the digital ones.
+"""Accuracy against joules: networks under all combinations of bits, tile, read time and repeats, beside digital ones.
 
 The networks are as they were trained. Each combination is calibrated anew (converter ranges from training images) and
 put on the same chips; its joules come from the very description that set its noise. The digital network is rounded to
@@ -27,7 +27,7 @@ from mho.hardware.spec import Dac, Hardware
 from mho.hardware.spec import Mapping as CellMapping
 from mho.nn.conversion import calibrate, convert
 from mho.nn.site import analog_layers
-from mho.physics.averaging import longer_read
+from mho.physics.averaging import longer_read, repeated_read
 from mho.physics.scaling import with_bits
 from mho.train import load_recipe
 
@@ -39,20 +39,22 @@ FORMATS = {"int8": 8, "int4": 4}
 @dataclass(frozen=True)
 class Variation:
     """One way to build the hardware. ``bits`` of both converters, ``rows`` of a tile (``None``: no limit), ``read``:
-    read time over the described one."""
+    read time over the described one, ``repeats``: whole reads, each converted, averaged digitally."""
 
     bits: int
     rows: int | None
     read: float
+    repeats: int = 1
 
     def of(self, hw: Hardware) -> Hardware:
         """``hw`` built this way."""
-        found = longer_read(with_bits(hw, self.bits), self.read)
+        found = repeated_read(longer_read(with_bits(hw, self.bits), self.read), self.repeats)
         return replace(found, tile=replace(found.tile, rows=self.rows))
 
     def __str__(self) -> str:
         rows = "one tile a layer" if self.rows is None else f"tiles of {self.rows} rows"
-        return f"{self.bits} bit, {rows}, read time x {self.read:g}"
+        repeats = "" if self.repeats == 1 else f", mean of {self.repeats} reads"
+        return f"{self.bits} bit, {rows}, read time x {self.read:g}{repeats}"
 
 
 @final
@@ -103,6 +105,7 @@ def accuracy_front(
     bits: Sequence[int] = (4, 5, 6, 8),
     rows: Sequence[int | None] = (None, 256),
     reads: Sequence[float] = (1.0, 1 / 16),
+    repeats: Sequence[int] = (1,),
     chips: int = 10,
     images: int | None = 1000,
     slack: float = 0.5,
@@ -111,12 +114,15 @@ def accuracy_front(
 ) -> Fronts:
     """The front over the hardware-aware networks of finished runs (several runs: several widths), all on one hardware.
 
-    ``images``: the first so many test images (``None``: all); ``slack``: points within which accuracies are equal.
+    ``repeats``: numbers of whole reads that are averaged; ``images``: the first so many test images (``None``: all);
+    ``slack``: points within which accuracies are equal.
     Raises :class:`CheckpointError` where a folder holds no finished run, :class:`InputError` for no choice at all,
     :class:`HardwareError` for runs on different hardware, or one without prices.
     """
-    if not folders or not bits or not rows or not reads:
-        raise InputError("front: nothing to compare. Fix: at least one run, number of bits, tile and read time.")
+    if not folders or not bits or not rows or not reads or not repeats:
+        raise InputError(
+            "front: nothing to compare. Fix: at least one run, number of bits, tile, read time and number of reads."
+        )
     tell = say or (lambda text: None)
     analog: list[Point] = []
     digital: list[Point] = []
@@ -132,7 +138,7 @@ def accuracy_front(
         batches = run.batches(images)
         shown = sum(len(y) for _, y in batches)
         example = batches[0][0][:EXAMPLES]
-        for variation in (Variation(b, r, t) for b, r, t in product(bits, rows, reads)):
+        for variation in (Variation(*v) for v in product(bits, rows, reads, repeats)):
             point = _analog(run, variation, batches, example, chips)
             tell(f"{point.label}: {point.accuracy:.2f} %, {point.energy_J.typical:.3g} J")
             analog.append(point)

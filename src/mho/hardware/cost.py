@@ -51,8 +51,9 @@ class DriveCost:
     ``sign_reads``: 4 where signs of inputs and of weights are read one by one (each read has its own conversions, the
     cells conduct once in all), 2 for one of the two, 1 for neither.
 
-    ``energy_pJ``: one driver or DAC of one row, one phase. ``line_fF``, ``line_swing_V``, ``line_supply_V``: a line a
-    column that is charged at each phase, C dV V. ``area_um2``: one driver.
+    ``energy_pJ``: one driver or DAC of one row, one phase; ``bits``: of how many bits (for others it goes with 2^bits,
+    the elements of a DAC that sums units; left out: the same for all). ``line_fF``, ``line_swing_V``,
+    ``line_supply_V``: a line a column that is charged at each phase, C dV V. ``area_um2``: one driver.
     """
 
     bits_per_phase: CellBits | None = None
@@ -60,6 +61,7 @@ class DriveCost:
     shape: Literal["amplitude", "pulse-width"] = "amplitude"
     sign_reads: Literal[1, 2, 4] = 1
     energy_pJ: Quantity | None = None
+    bits: CellBits | None = None
     line_fF: Quantity | None = None
     line_swing_V: NonNegative = 0.0
     line_supply_V: NonNegative = 0.0
@@ -75,6 +77,8 @@ class DriveCost:
                 "a capacitance without voltages",
                 "set line_swing_V, line_supply_V",
             )
+        if self.bits is not None and self.energy_pJ is None:
+            raise contradiction(self, "bits", self.bits, "bits of a price that is not given", "set energy_pJ")
         if self.shape == "pulse-width" and self.bits_per_phase is not None:
             raise contradiction(
                 self, "shape", self.shape, "a duration holds all bits at once", "leave out bits_per_phase"

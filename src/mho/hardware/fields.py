@@ -18,6 +18,7 @@ from mho.errors import HardwareError, nearest
 NonNegative = Annotated[float, Ge(0.0)]
 Positive = Annotated[float, Gt(0.0)]
 Fraction = Annotated[float, Ge(0.0), Le(1.0)]
+Share = Annotated[float, Gt(0.0), Le(1.0)]
 Count = Annotated[int, Ge(1)]
 Bits = Annotated[int, Ge(2), Le(24)]
 """Bits of a converter: one bit has no level beside zero in a symmetric code."""

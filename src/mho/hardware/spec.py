@@ -20,6 +20,7 @@ from mho.hardware.fields import (
     Fraction,
     NonNegative,
     Positive,
+    Share,
     check_fields,
     contradiction,
 )
@@ -157,15 +158,53 @@ class Readout:
     """Electrical conditions of one read; they set thermal and shot noise in SI units.
 
     ``fano``: shot-noise (Fano) factor, 0 for ohmic cells, at most 1.
+
+    ``repeats``: whole reads of each product, every one converted, averaged digitally. ``columns``: what the readout can
+    do for one output channel (a column, in all of its tiles) alone. ``together``: nothing, all are read alike;
+    ``masked``: leave it out of a read, disconnected (its cells draw nothing) and not converted; ``timed``: that, and
+    integrate it for a time of its own, which takes an integrator a column with its own stop. ``column_repeats``: reads
+    of each output channel, at most ``repeats`` (needs ``masked``); ``column_windows``: share of ``t_read_s``, above 0
+    to 1, for which each is integrated (needs ``timed``). Empty: as the others.
     """
 
     v_read_V: Positive = 0.2
     t_read_s: Positive = 1e-7
     thermal: bool = False
     fano: Fraction = 0.0
+    repeats: Count = 1
+    columns: Literal["together", "masked", "timed"] = "together"
+    column_repeats: tuple[Count, ...] = ()
+    column_windows: tuple[Share, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if any(type(count) is not int for count in self.column_repeats):
+            raise contradiction(self, "column_repeats", self.column_repeats, "reads are counted", "whole numbers")
+        if self.column_repeats and self.columns == "together":
+            raise contradiction(
+                self,
+                "column_repeats",
+                f"{len(self.column_repeats)} numbers",
+                "columns are read together, none can be left out of a read",
+                "readout.columns = 'masked' (or 'timed') for a readout that disconnects single columns, else one "
+                "readout.repeats for all",
+            )
+        if self.column_windows and self.columns != "timed":
+            raise contradiction(
+                self,
+                "column_windows",
+                f"{len(self.column_windows)} numbers",
+                "columns have no time of their own",
+                "readout.columns = 'timed' for a readout with an integrator a column, else one t_read_s for all",
+            )
+        if self.column_repeats and max(self.column_repeats) > self.repeats:
+            raise contradiction(
+                self,
+                "column_repeats",
+                max(self.column_repeats),
+                f"more than repeats = {self.repeats}",
+                "raise readout.repeats",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,6 +73,8 @@ def _refuse_periphery(hw: Hardware) -> None:
         "adc.offset_d2d_lsb": adc is not None and adc.offset_d2d_lsb > 0,
         "adc.inl_lsb": adc is not None and adc.inl_lsb > 0,
         "neuron": hw.neuron is not None,
+        "readout.repeats": hw.readout.repeats > 1,
+        "readout.column_windows": bool(hw.readout.column_windows),
     }
     refuse_present(hw, present)
 

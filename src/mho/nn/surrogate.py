@@ -23,7 +23,7 @@ from mho.crossbar.noise import (
     as_tensor,
     draw_noise,
     draw_static,
-    parts,
+    read_parts,
 )
 from mho.crossbar.ops import output_shape
 from mho.errors import InputError, NonFiniteError
@@ -158,7 +158,7 @@ class Surrogate:
         def source(shape: tuple[int, ...], _: str) -> Draw:
             return torch.randn(shape, device=x.device, dtype=x.dtype) if traced else Counter(draw_seed())
 
-        shape = (parts(site.op, site.hw), *output_shape(site.op, x))
+        shape = (read_parts(site.op, site.hw), *output_shape(site.op, x))
         return draw_noise(has_fresh_noise(site.hw, array), shape, source, self.noise_scale)
 
     def _observe(self, site: Site, ranges: Tensor, observed: Observed, traced: bool) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mho.hardware.spec import Adc, Hardware, Neuron
 from mho.physics import cells, converters, neuron, thermal, wires
+from mho.physics.averaging import fresh_each_read, longer_read_cell
 from mho.physics.typical import Law, TypicalLayer, normal_law
 
 Kind = Literal["static", "slow", "fresh", "deterministic"]
@@ -81,9 +82,15 @@ def dominance(
     found: list[Row] = []
     for part in (_cells, _lines, _circuit, _inputs, _outputs):
         for source, kind, variance, note in part(layer):
+            if kind == "fresh" and (part is not _cells or fresh_each_read(hw.cell)):
+                variance, note = variance / hw.readout.repeats, note + _averaged(hw)
             if variance > 0.0:
                 found.append(Row(source, kind, math.sqrt(variance) / full_scale, note))
     return tuple(sorted(found, key=lambda row: -row.sigma))
+
+
+def _averaged(hw: Hardware) -> str:
+    return "" if hw.readout.repeats == 1 else f", mean of {hw.readout.repeats} reads"
 
 
 Found = Iterator[tuple[str, Kind, float, str]]
@@ -114,10 +121,12 @@ def _cells(layer: TypicalLayer) -> Found:
             yield "spread of drift", "slow", variance, f"{t:.3g} s after programming"
     if cells.has_read_noise(cell):
         temperature_K = hw.environment.temperature_K
+        # What repeats share is averaged over all of them together.
+        seen = cell if fresh_each_read(cell) else longer_read_cell(cell, hw.readout.repeats)
 
         def read(g: Tensor) -> Tensor:
             now = cells.age(cell, g, g, t, None)
-            sigma = cells.read_sigma_uS(cell, now, g, t, temperature_K=temperature_K)
+            sigma = cells.read_sigma_uS(seen, now, g, t, temperature_K=temperature_K)
             return sigma.expand(g.shape).square().sum(0)
 
         yield _READ_NAMES[cell.technology], "fresh", layer.variance(read), "drawn at each read"

@@ -56,7 +56,12 @@ def with_bits(hw: Hardware, bits: int) -> Hardware:
     """``hw`` with DAC and ADC of ``bits`` bits (0: as described). Effective bits keep their distance to ``bits``."""
     if bits == 0:
         return hw
-    return with_adc_bits(replace(hw, dac=hw.dac and replace(hw.dac, bits=bits)), bits)
+    return with_adc_bits(with_dac_bits(hw, bits), bits)
+
+
+def with_dac_bits(hw: Hardware, bits: int) -> Hardware:
+    """``hw`` with a DAC of ``bits`` bits, where it has one."""
+    return hw if hw.dac is None or hw.dac.bits == bits else replace(hw, dac=replace(hw.dac, bits=bits))
 
 
 def with_adc_bits(hw: Hardware, bits: int) -> Hardware:
