@@ -58,3 +58,12 @@ def test_mistakes_are_said_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="conv has 2 numbers"):
         run(small(network={"kind": "conv", "channels": [4]}), out=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_one_of_the_two_networks_is_enough(tmp_path: Path) -> None:
+    train = {"epochs": 1, "free_steps": 8, "nudged_steps": 6, "settle": 6, "reads": 2, "on_chips": False}
+    found = run(small(train=train, evaluate={"chips": 2, "noise_scales": []}), out=tmp_path)
+    assert "hardware_aware" not in found.summary and found.summary["noise_free"]["chips"] == 2
+    assert found.summary["sentence"].startswith("Trained without noise")
+    with pytest.raises(ValidationError, match="nothing to train"):
+        small(train={"noise_free": False, "on_chips": False})

@@ -64,7 +64,7 @@ def run(
         for name, result in results.items():
             if result is not None:
                 result.save(folder / "results" / f"{kind}_{name}.npz")
-    trajectory = _trajectory(chosen, data, hw, nets[ON_CHIPS][0])
+    trajectory = _trajectory(chosen, data, hw, nets[next(reversed(nets))][0])
     found = Finding(final, {k: v for k, v in sweep.items() if v is not None}, histories, trajectory, hw.name)
     digital = _digital(chosen, data, tell)
     summary = _summary(chosen, hw, found, digital, time.monotonic() - began)
@@ -78,7 +78,8 @@ def _trained(
     settings: Settings, data: Dataset, hw: Hardware, folder: Path, resume: bool, progress: bool, tell: Say
 ) -> tuple[dict[str, list[HopfieldNet]], dict[str, list[History]]]:
     """Networks and histories of all seeds by name; both networks of a seed start from the same weights."""
-    names = (*((NOISE_FREE,) if settings.train.noise_free else ()), ON_CHIPS)
+    wanted = {NOISE_FREE: settings.train.noise_free, ON_CHIPS: settings.train.on_chips}
+    names = [name for name, chosen in wanted.items() if chosen]
     nets: dict[str, list[HopfieldNet]] = {name: [] for name in names}
     histories: dict[str, list[History]] = {name: [] for name in names}
     table = settings.train
@@ -201,13 +202,13 @@ def _summary(settings: Settings, hw: Hardware, found: Finding, digital: float | 
         "hardware": hw.name,
         "seeds": list(settings.seeds),
         **networks,
-        "images": int(found.final[ON_CHIPS].data.sizes["image"]),
+        "images": int(found.final[found.shown].data.sizes["image"]),
         "train_s": {name: [round(h.seconds, 1) for h in members] for name, members in found.histories.items()},
         "wall_s": round(wall_s, 1),
         "versions": versions(),
         "command": f"mho run {settings.name}" + "".join(f" --seed {s}" for s in settings.seeds),
     }
-    return summary | {"table": _table(summary, networks), "sentence": _sentence(summary)}
+    return summary | {"table": _table(summary, networks), "sentence": _sentence(summary, found.shown)}
 
 
 def _table(summary: dict[str, Any], networks: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -215,12 +216,12 @@ def _table(summary: dict[str, Any], networks: dict[str, dict[str, Any]]) -> dict
     rows = []
     if summary["digital"] is not None:
         rows.append(["digital, same shape, backpropagation", f"{summary['digital']:.2f}", "", "", "", ""])
+    chips = next(iter(networks.values()))["chips"]
     for name, entry in networks.items():
         numbers = [entry[k] for k in ("clean", "mean", "std", "p5", "worst")]
         rows.append([f"trained {name.replace('_', ' ')}", *("" if n is None else f"{n:.2f}" for n in numbers)])
     return {
-        "title": f"{summary['name']}: {summary['images']:,} test images, {networks[ON_CHIPS]['chips']} virtual chips "
-        f"of {summary['hardware']}",
+        "title": f"{summary['name']}: {summary['images']:,} test images, {chips} virtual chips of {summary['hardware']}",
         "columns": ["equilibrium propagation", "clean", "mean", "std", "p5", "worst"],
         "rows": rows,
     }
@@ -252,11 +253,12 @@ def _rounded(value: Any) -> Any:
     return [_rounded(v) for v in value] if isinstance(value, list) else value
 
 
-def _sentence(summary: dict[str, Any]) -> str:
-    entry, digital = summary[ON_CHIPS], summary["digital"]
+def _sentence(summary: dict[str, Any], shown: str) -> str:
+    entry, digital = summary[shown], summary["digital"]
+    how = "on chips" if shown == ON_CHIPS else "without noise"
     beside = "" if digital is None else f" The digital network of the same shape: {digital:.2f} %."
     return (
-        f"Trained on chips: {entry['clean']:.2f} % without noise, {entry['mean']:.2f} % on {entry['chips']} chips "
+        f"Trained {how}: {entry['clean']:.2f} % without noise, {entry['mean']:.2f} % on {entry['chips']} chips "
         f"(worst {entry['worst']:.2f} %).{beside}"
     )
 

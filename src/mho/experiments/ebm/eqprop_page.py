@@ -48,6 +48,11 @@ class Finding:
     trajectory: Trajectory
     hardware: str
 
+    @property
+    def shown(self) -> str:
+        """The network that the page is about: the last one, trained on chips where one was."""
+        return list(self.final)[-1]
+
 
 def page(settings: "Settings", summary: dict[str, Any], found: Finding) -> tuple[Section, ...]:
     """Sections of the report in their order."""
@@ -65,7 +70,7 @@ def page(settings: "Settings", summary: dict[str, Any], found: Finding) -> tuple
 
 
 def _hero(settings: "Settings", summary: dict[str, Any], found: Finding) -> Hero:
-    entry = summary["hardware_aware"]
+    entry = summary[found.shown]
     return Hero(
         title=summary["name"],
         subtitle="Hopfield network, equilibrium propagation",
@@ -81,7 +86,7 @@ def _hero(settings: "Settings", summary: dict[str, Any], found: Finding) -> Hero
 
 
 def _chips(found: Finding) -> str:
-    result = found.final["hardware_aware"]
+    result = found.final[found.shown]
     return f"{result.chips} chips, {result.data.sizes['seed']} seed{'s' * (result.data.sizes['seed'] != 1)}"
 
 

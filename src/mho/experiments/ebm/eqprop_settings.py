@@ -1,9 +1,9 @@
 """Settings of ``mho run ebm-eqprop``."""
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mho.data import Dataset
 from mho.data.batches import Batches
@@ -63,7 +63,8 @@ class TrainTable(Table):
     """How it is learned: nudging, sweeps of the phases, optimizer. ``lr``: one rate, or one a layer.
 
     ``settle`` and ``reads``: of each phase of the network that trains on virtual chips; ``noise_scale`` times the
-    hardware's noise. ``noise_free``: train the network without noise too, for comparison.
+    hardware's noise. ``noise_free``, ``on_chips``: which networks are trained, one of the two at least; either is read
+    on chips.
     """
 
     epochs: Count = 10
@@ -81,6 +82,13 @@ class TrainTable(Table):
     weight_decay: NonNegative = 0.0
     schedule: Literal["constant", "cosine", "onecycle"] = "cosine"
     noise_free: bool = True
+    on_chips: bool = True
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not (self.noise_free or self.on_chips):
+            raise ValueError("noise_free = false and on_chips = false leave nothing to train. Fix: one of them true")
+        return self
 
 
 class ConditionsTable(Table):
