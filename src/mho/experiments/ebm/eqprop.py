@@ -221,7 +221,7 @@ def _table(summary: dict[str, Any], networks: dict[str, dict[str, Any]]) -> dict
         numbers = [entry[k] for k in ("clean", "mean", "std", "p5", "worst")]
         rows.append([f"trained {name.replace('_', ' ')}", *("" if n is None else f"{n:.2f}" for n in numbers)])
     return {
-        "title": f"{summary['name']}: {summary['images']:,} test images, {chips} virtual chips of {summary['hardware']}",
+        "title": f"{summary['name']}: {summary['images']:,} images, {chips} virtual chips of {summary['hardware']}",
         "columns": ["equilibrium propagation", "clean", "mean", "std", "p5", "worst"],
         "rows": rows,
     }
