@@ -1,6 +1,6 @@
 """Global drift compensation: one digital gain a layer, from the response to known inputs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -29,19 +29,22 @@ def response(site: Site, array: Array, vectors: int, seed: int) -> float:
 
 
 def drift_gains(
-    sites: Mapping[str, tuple[Site, Tensor, Tensor | None]],
-    now: Mapping[str, tuple[Array, ...]],
-    fresh: Mapping[str, tuple[Array, ...]],
+    sites: Mapping[str, Site],
+    now: Callable[[str, int], Array],
+    fresh: Callable[[str, int], Array],
+    chips: Sequence[int],
     vectors: int,
     seed: int,
 ) -> dict[str, tuple[float, ...]]:
-    """alpha = sum|y(0)| / sum|y(t)| for each site and chip; 1 where nothing answers (an empty array)."""
-    gains = {}
-    for name, (site, _, _) in sites.items():
-        per_chip = []
-        for chip, (aged, new) in enumerate(zip(now[name], fresh[name], strict=True)):
-            chip_seed = derive_seed(seed, chip)
-            reference, measured = (response(site, a, vectors, chip_seed) for a in (new, aged))
-            per_chip.append(reference / measured if measured > 0 else 1.0)
-        gains[name] = tuple(per_chip)
-    return gains
+    """alpha = sum|y(0)| / sum|y(t)| for each site and chip; 1 where nothing answers (an empty array).
+
+    ``now``, ``fresh``: the array of a site (by name) on a chip (by place in its lot) now and at time 0, asked for one
+    at a time; ``chips``: the number in its lot of each chip, which with ``seed`` gives its probe inputs.
+    """
+    gains: dict[str, list[float]] = {name: [] for name in sites}
+    for place, chip in enumerate(chips):
+        chip_seed = derive_seed(seed, chip)
+        for name, site in sites.items():
+            reference, measured = (response(site, array(name, place), vectors, chip_seed) for array in (fresh, now))
+            gains[name].append(reference / measured if measured > 0 else 1.0)
+    return {name: tuple(per_chip) for name, per_chip in gains.items()}

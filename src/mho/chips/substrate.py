@@ -8,6 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from mho.chips.shelf import Shelf
 from mho.crossbar import fused
 from mho.crossbar.array import Array, program
 from mho.crossbar.fused_weight import eager_cpu
@@ -41,13 +42,13 @@ def fabricate_array(site: Site, weight: Tensor, bound: Tensor | None, seed: int,
 class OnChip:
     """Answers products with the arrays of one chip of a lot at a time.
 
-    ``arrays[site name][chip]``; ``gains[site name][chip]``: digital drift compensation. The fresh
-    noise of a read depends on the chip's seed, the pass and the number of the read in it.
+    ``arrays[site name][chip]``, kept or made when asked for; ``gains[site name][chip]``: digital drift compensation.
+    The fresh noise of a read depends on the chip's seed, the pass and the number of the read in it.
     """
 
     simulated = True
 
-    def __init__(self, seeds: tuple[int, ...], arrays: Mapping[str, tuple[Array, ...]]) -> None:
+    def __init__(self, seeds: tuple[int, ...], arrays: Shelf) -> None:
         self.seeds = seeds
         self.arrays = arrays
         self.gains: Mapping[str, tuple[float, ...]] = {}
@@ -59,8 +60,17 @@ class OnChip:
         self._inputs: tuple[tuple[int, int], ...] = ()  # address and size
         self._rounded: dict[str, Tensor] = {}
 
+    def beside(self) -> "OnChip":
+        """Another that answers for another chip of the same lot at the same time: all is shared but the choice."""
+        twin = OnChip(self.seeds, self.arrays)
+        twin.gains, twin.pass_number = self.gains, self.pass_number
+        twin._ready, twin._inputs, twin._rounded = self._ready, self._inputs, self._rounded
+        return twin
+
     def select(self, chip: int) -> None:
         """Let ``chip`` answer from now on."""
+        if not self.arrays.complete and chip != self.chip:
+            self._ready.clear()  # what is ready holds its array
         self.chip, self._read = chip, 0
         self._pass_seed = derive_seed(self.seeds[chip], "fresh", self.pass_number)
 
@@ -78,7 +88,7 @@ class OnChip:
         """One product on the selected chip; ``weight`` gave its array and is not looked at again."""
         ready = self._ready.get((site.name, self.chip))
         if ready is None:
-            ready = self._prepare(site, ranges)
+            ready = self._prepare(site, ranges, programmed)
         fresh = None
         if ready.noisy:
             self._read += 1
@@ -118,9 +128,12 @@ class OnChip:
             self._inputs = ()
             self._rounded.clear()
 
-    def _prepare(self, site: Site, ranges: Tensor) -> "Ready":
+    def _prepare(self, site: Site, ranges: Tensor, programmed: Programmed) -> "Ready":
         refuse_unknown_ranges(site, ranges)
-        array = self.arrays[site.name][self.chip]
+        # Where not even one chip fits, a layer that reads a weight at each time step has it made once a pass.
+        array = programmed.get(site.name)
+        if array is None:
+            array = programmed[site.name] = self.arrays.array(site.name, self.chip)
         gains = self.gains.get(site.name)
         r_in, r_out = ranges.tolist()
         noisy = has_fresh_noise(site.hw, array)
@@ -131,7 +144,7 @@ class OnChip:
             noisy=noisy,
             gain=None if gains is None else gains[self.chip],
         )
-        if not is_traced():
+        if not is_traced() and self.arrays.chips_at_once > 0:
             self._ready[site.name, self.chip] = ready
         return ready
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import mho
 from mho.chips import Chips, fabricate
+from mho.chips.memory import at_most_bytes, budget_bytes
 from mho.errors import InputError
 from mho.evaluation.result import Result
 from mho.evaluation.statistics import StopRule
@@ -44,6 +45,7 @@ def evaluate(
     compensate: bool = False,
     recalibrate: Iterable | None = None,
     stop: StopRule | None = None,
+    memory_bytes: int | None = None,
     progress: bool | Tick = False,
     command: str = "",
 ) -> Result:
@@ -58,7 +60,10 @@ def evaluate(
     fresh normals (common random numbers).
 
     ``stop``: stop adding chips once the interval of the first point is narrow enough; ``chips`` is then
-    the most. ``progress``: a bar with the time left, or a callable.
+    the most. ``memory_bytes``: what the arrays of chips may take; ``None``: half of what is free on the network's
+    device. Where they take more, chips run in blocks that fit, and where not even one fits its arrays are made as
+    they are read: the same outcomes. ``result.data.attrs["chips_at_once"]`` says how many ran together (0: not even
+    one fits). ``progress``: a bar with the time left, or a callable.
 
     Returns a :class:`Result` with every outcome; ``result.summary()`` has mean, standard deviation, 5th
     percentile, worst chip and intervals. Raises :class:`InputError` for an empty loader or one whose
@@ -75,11 +80,15 @@ def evaluate(
         bits=tuple(int(b) for b in bits) or (0,),
         hardware=description,
     )
-    blocks = _blocks(chips, stop)
+    _check_chips(chips)
+    fit = min(chips_that_fit(m, chips, seed, points, memory_bytes) for m in models)
+    blocks = _blocks(chips, stop, fit)
     with _ticker(progress, len(models) * chips * points.count) as tick:
         outcomes, done = [], 0
         for block in blocks:
-            found, done = _run_block(models, loader, block, seed, points, compensate, recalibrate, tick, done)
+            found, done = _run_block(
+                models, loader, block, seed, points, compensate, recalibrate, memory_bytes, tick, done, chips > 1
+            )
             outcomes.append(found)
             if stop is not None and stop.met(np.concatenate(outcomes, 1)[:, :, 0, 0, 0]):
                 break
@@ -94,6 +103,7 @@ def evaluate(
             "hardware": _hardware_name(models[0], description),
             "model": type(models[0]).__name__,
             "chip_seed": seed,
+            "chips_at_once": min(fit, len(blocks[0])),
             "compensated": compensate,
             "recalibrated": recalibrate is not None,
             "versions": {"mho": mho.__version__, "torch": torch.__version__, "python": platform.python_version()},
@@ -118,14 +128,36 @@ class _Points:
         base = hw if self.hardware is None else self.hardware
         return with_bits(scale_hardware_noise(base, scale), bits)
 
+    def largest(self, hw: Hardware) -> Hardware:
+        """The description whose arrays take most: that of the loudest point."""
+        return self.under(hw, max(self.scales), self.bits[0])
 
-def _blocks(chips: int, stop: StopRule | None) -> list[range]:
-    """All chips at once, or in blocks between which a stop rule is asked."""
-    if chips < 1:
-        raise InputError(f"evaluate: chips = {chips!r}: must be at least 1.")
-    if stop is None:
-        return [range(chips)]
-    return [range(a, min(a + CHIPS_AT_ONCE, chips)) for a in range(0, chips, CHIPS_AT_ONCE)]
+
+def _check_chips(chips: int) -> None:
+    if isinstance(chips, bool) or not isinstance(chips, int) or chips < 1:
+        raise InputError(f"evaluate: chips = {chips!r}: must be a whole number of at least 1.")
+
+
+def chips_that_fit(model: nn.Module, chips: int, seed: int, points: _Points, memory_bytes: int | None) -> int:
+    """How many of ``chips`` chips of ``model`` fit in ``memory_bytes`` (see :func:`evaluate`); 0: not even one."""
+    places = [(site, getattr(layer, key)) for _, layer in analog_layers(model) for key, site in layer.sites.items()]
+    budget = budget_bytes(memory_bytes, places[0][1].device) if places else None
+    if (
+        budget is None
+        or chips * sum(at_most_bytes(points.largest(site.hw), w, site.op) for site, w in places) <= budget
+    ):
+        return chips
+    oldest = max(points.ages, default=None)
+    one = fabricate(model, 1, seed, age=oldest, hardware=points.largest, memory_bytes=0).substrate.arrays.chip_bytes
+    return chips if one == 0 else min(budget // one, chips)
+
+
+def _blocks(chips: int, stop: StopRule | None, fit: int) -> list[range]:
+    """All chips at once, in blocks of as many as ``fit``, or in blocks between which a stop rule is asked."""
+    size = max(fit, 1)
+    if stop is not None:
+        size = min(size, CHIPS_AT_ONCE)
+    return [range(a, min(a + size, chips)) for a in range(0, chips, size)]
 
 
 def _run_block(
@@ -136,8 +168,10 @@ def _run_block(
     points: _Points,
     compensate: bool,
     recalibrate: Iterable | None,
+    memory_bytes: int | None,
     tick: Callable[[int], None],
     done: int,
+    one_of_many: bool,
 ) -> tuple[np.ndarray, int]:
     """Outcomes [seed, chip, age, scale, bits, image] of the chips of ``block``."""
     per_seed = []
@@ -146,21 +180,24 @@ def _run_block(
         for bits in points.bits:
             per_scale = []
             for scale in points.scales:
-                made = fabricate(
-                    model,
-                    block.stop,
-                    seed,
-                    hardware=lambda hw, s=scale, b=bits: points.under(hw, s, b),
-                    first=block.start,
-                )
                 per_age = []
                 for age in points.ages or (None,):
-                    lot = made if age is None else made.aged(age)
+                    lot = fabricate(
+                        model,
+                        block.stop,
+                        seed,
+                        age=age,
+                        hardware=lambda hw, s=scale, b=bits: points.under(hw, s, b),
+                        first=block.start,
+                        memory_bytes=memory_bytes,
+                    )
+                    lot.one_of_many = one_of_many
                     if compensate:
                         lot = lot.compensated()
                     if recalibrate is not None:
                         lot = lot.recalibrated(recalibrate)
                     per_age.append(chip_outcomes(lot, loader))
+                    del lot  # its arrays go before the next ones come
                     done += len(block)
                     tick(done)
                 per_scale.append(np.stack(per_age, 1))
