@@ -54,6 +54,9 @@ class Scripted:
     def health(self) -> Health:
         return self._do("health", lambda: replace(self.inner.health(), boot=self.boot))
 
+    def wait_until(self, time_s: float) -> Health:
+        return self._do("wait_until", lambda: replace(self.inner.wait_until(time_s), boot=self.boot))
+
     def close(self) -> None:
         self.inner.close()
 

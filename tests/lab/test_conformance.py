@@ -66,6 +66,9 @@ class Wrapped:
     def health(self) -> Health:
         return self.inner.health()
 
+    def wait_until(self, time_s: float) -> Health:
+        return self.inner.wait_until(time_s)
+
     def close(self) -> None:
         self.inner.close()
 
@@ -473,6 +476,61 @@ class OneTile(Wrapped):
         return super().program(tile, targets_uS, operation=operation, mask=mask)
 
 
+class SaysThatItWaits(Wrapped):
+    wait_until = None  # type: ignore[assignment]
+
+
+class WaitsTwice(Wrapped):
+    """Stretches of time instead of times."""
+
+    def wait_until(self, time_s):
+        checks.wait(self.inner.capabilities(), self.inner.health().time_s, time_s)
+        self.inner.wait(0.1)
+        return self.inner.health()
+
+
+class WaitsNot(Wrapped):
+    def wait_until(self, time_s):
+        checks.wait(self.inner.capabilities(), self.inner.health().time_s, time_s)
+        return self.inner.health()
+
+
+class WaitsForEver(Wrapped):
+    def wait_until(self, time_s):
+        limit_s = self.inner.health().time_s + self.inner.capabilities().max_wait_s
+        return self.inner.wait_until(min(time_s, limit_s) if time_s == time_s else time_s)
+
+
+class WaitsAndRefuses(Wrapped):
+    def wait_until(self, time_s):
+        try:
+            return self.inner.wait_until(time_s)
+        except RangeError:
+            self.inner.wait(self.inner.capabilities().max_wait_s)
+            raise
+
+
+class WaitsThoughItSaysNot(Wrapped):
+    def capabilities(self):
+        return replace(super().capabilities(), max_wait_s=0.0)
+
+
+class LosesTilesInTime(Wrapped):
+    def wait_until(self, time_s):
+        return replace(self.inner.wait_until(time_s), programmed_tiles=())
+
+
+class WaitsAfterClose(Wrapped):
+    closed = False
+
+    def close(self):
+        self.closed = True
+        super().close()
+
+    def wait_until(self, time_s):
+        return Health(ok=True, boot="0") if self.closed else self.inner.wait_until(time_s)
+
+
 BROKEN: list[tuple[type[Wrapped], str]] = [
     (NameLess, "capabilities: serial is empty"),
     (Renamed, "capabilities: capabilities change"),
@@ -517,6 +575,14 @@ BROKEN: list[tuple[type[Wrapped], str]] = [
     (WritesAgain, "program_once: a tile was written twice under one name"),
     (SaysNothingOfRepeating, "program_once: .*does not say repeated"),
     (CountsOperations, "mvm_once: the same operation answers otherwise"),
+    (SaysThatItWaits, "waiting: max_wait_s is above 0, and there is no wait_until"),
+    (WaitsTwice, "waiting: a wait that comes again takes another 0.1 s"),
+    (WaitsNot, "waiting: asked to wait until 0.101 s, the clock stands at 0.001 s"),
+    (WaitsForEver, "waiting: a wait for ever is accepted"),
+    (WaitsAndRefuses, "waiting: a wait that was refused took"),
+    (WaitsThoughItSaysNot, "waiting: a wait, though max_wait_s is 0, is accepted"),
+    (LosesTilesInTime, r"waiting: tile 0 was programmed, programmed_tiles = \(\)"),
+    (WaitsAfterClose, "close: wait_until answers after close"),
     (IgnoresMask, "masked: the rows outside the mask changed"),
     (MasksRowsOnly, "masked: the columns outside the mask changed"),
     (InvertsMask, "masked: a cell inside the mask is SKIPPED"),

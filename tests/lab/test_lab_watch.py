@@ -8,7 +8,7 @@ from lab_devices import HIDDEN, QUIET, SHEET, Scripted, pattern, volts
 from torch import nn
 
 import mho
-from mho.errors import HardwareError, RangeError
+from mho.errors import HardwareError, InputError, RangeError
 from mho.hardware import GenericCell
 from mho.lab import DryRun, Session, VirtualDevice, Watch, WatchPolicy, deploy
 from mho.lab.protocol import Device, NotProgrammed
@@ -111,6 +111,33 @@ def test_a_fading_readout_is_compensated_for() -> None:
     assert float((faded - before).abs().max()) > 0.2
     assert torch.allclose(repaired, before, atol=0.02)
     assert repairs(watch) == ["compensated"]
+
+
+def test_a_repair_that_is_asked_for_costs_its_vectors_and_no_more() -> None:
+    device = VirtualDevice(QUIET, 3, fade_per_second=0.1)
+    session = Session(device)
+    torch.manual_seed(0)
+    deployed = deploy(mho.convert(nn.Sequential(nn.Linear(16, 8)), QUIET), session)
+    watch = Watch(deployed.substrate, WatchPolicy(vectors=3, repeats=1))
+    device.wait(3.0)
+    paid = session.budget.vectors
+    for kind, vectors in (("compensated", 3), ("refitted", 3), ("calibrated", 0), ("reprogrammed", 0)):
+        watch.repair(kind)
+        assert session.budget.vectors - paid == vectors
+        paid = session.budget.vectors
+    assert repairs(watch) == list(REPAIRS)
+    assert all(c.gain.eq(1).all() for c in watch.substrate.columns.values())  # the readout is as new
+    with pytest.raises(InputError, match="repair 'prayed' is not known"):
+        watch.repair("prayed")
+
+
+def test_a_refit_from_vectors_on_one_step_of_the_converter_keeps_what_was_known() -> None:
+    coarse = SHEET.replace(cell=GenericCell(), adc=SHEET.adc and replace(SHEET.adc, bits=2))
+    deployed = deploy(mho.convert(nn.Sequential(nn.Linear(16, 8)), QUIET), VirtualDevice(coarse, 3))
+    Watch(deployed.substrate, WatchPolicy(vectors=2, repeats=1)).repair("refitted")
+    (columns,) = deployed.substrate.columns.values()
+    assert bool((columns.gain != 0).all()) and bool((columns.gain == 1).any())
+    assert bool(torch.isfinite(deployed(torch.randn(8, 16))).all())
 
 
 def test_a_dry_run_asks_what_the_run_would_ask() -> None:

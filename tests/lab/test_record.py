@@ -20,7 +20,7 @@ from torch import Tensor
 import mho
 from mho.errors import DataError, DeviceFault, RangeError, TransportError
 from mho.hardware import load_hardware
-from mho.lab import Session, VirtualDevice
+from mho.lab import Policy, Session, VirtualDevice, wait
 from mho.lab.faults import FaultPlan, FaultyDevice
 from mho.lab.protocol import Device, Health, NotProgrammed, Readout
 from mho.lab.record import NotRecorded, Recorder, ReplayDevice
@@ -555,3 +555,30 @@ def test_differences_and_errors_in_words() -> None:
     assert first_difference("a", a, torch.tensor([1.0, torch.nan, 4.0])) == "a[2] = 3.0, recorded 4.0 (1 of 3 differ)"
     assert first_difference("a", a, torch.tensor([1.0, 0.0, 3.0])).startswith("a[1] = nan, recorded 0.0")
     assert tell_error(OwnFault("x"))["classes"][:2] == ["OwnFault", "DeviceFault"]
+
+
+def test_a_wait_is_recorded_and_takes_no_time_again(tmp_path: Path) -> None:
+    """The recorder stands around a session whose device loses answers: the host saw one wait of each."""
+
+    def run(device: Device) -> list[object]:
+        device.program(0, TARGETS, operation="w")
+        seen: list[object] = [multiply(device, "young")]
+        for k in range(3):
+            seen += [wait(device, 10.0**k), device.read(0), multiply(device, f"old {k}")]
+        return seen
+
+    path = tmp_path / "waits.mho"
+    lossy = FaultyDevice(chip(), FaultPlan(drop_after=0.3), 3, sleep=lambda s: None)
+    with Recorder(Session(lossy, Policy(backoff_s=0.0)), path) as recorder:
+        first = run(recorder)
+    assert lossy.injected["drop_after"] > 0
+    again = run(opened(path))
+    for one, two in zip(first, again, strict=True):
+        for name, value in vars(one).items():
+            other = getattr(two, name)
+            assert torch.equal(value, other) if isinstance(value, Tensor) else value == other, name
+    other_run = opened(path)
+    other_run.program(0, TARGETS, operation="w")
+    multiply(other_run, "young")
+    with pytest.raises(NotRecorded, match=r"wait, number 1 after 'mvm young': time_s = 77.0, recorded"):
+        other_run.wait_until(77.0)

@@ -32,6 +32,12 @@ def serve(
     idle: Annotated[
         float, typer.Option("--idle", min=1.0, metavar="SECONDS", help="After which a silent client loses the device.")
     ] = 60.0,
+    max_wait: Annotated[
+        float,
+        typer.Option(
+            "--max-wait", min=0.0, metavar="SECONDS", help="How far a client may let the chip's clock run on in a call."
+        ),
+    ] = 3.2e8,
 ) -> None:
     """Serve a virtual chip over gRPC until Ctrl-C; clients connect to grpc://HOST:PORT, one at a time."""
     from mho.hardware import load_hardware
@@ -57,7 +63,7 @@ def serve(
             listen,
             token=token,
             tls=tls,
-            limits=Limits(idle_s=idle),
+            limits=Limits(idle_s=idle, wait_s=max_wait),
             ready=lambda address: _ready(f"{hw.name}, seed {seed}, {tiles} tiles: {address}"),
         )
     finally:

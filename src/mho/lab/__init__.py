@@ -1,5 +1,6 @@
 """Hardware in the loop: devices, policies, twins, training. See README.md of this folder."""
 
+from mho.lab.clock import wait, wait_until
 from mho.lab.columns import Columns, ColumnStream
 from mho.lab.connect import connect
 from mho.lab.correction import fit_affine, fit_low_rank, recalibrate_norms, samples_needed
@@ -21,6 +22,7 @@ from mho.lab.protocol import (
     NotProgrammed,
     ProgramReport,
     Readout,
+    TimedDevice,
 )
 from mho.lab.record import Recorder, ReplayDevice
 from mho.lab.session import Session
@@ -61,6 +63,7 @@ __all__ = [
     "ReplayDevice",
     "Session",
     "Spsa",
+    "TimedDevice",
     "Twin",
     "VirtualDevice",
     "Watch",
@@ -82,4 +85,6 @@ __all__ = [
     "read_measurements",
     "recalibrate_norms",
     "samples_needed",
+    "wait",
+    "wait_until",
 ]

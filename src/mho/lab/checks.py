@@ -1,5 +1,7 @@
 """Hard limits, enforced above every driver: what a device must not be asked is refused before anything is sent."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -64,3 +66,22 @@ def mvm(can: Capabilities, tile: int, inputs_V: Tensor, full_scale_uA: float, re
         )
     if isinstance(repeats, bool) or not isinstance(repeats, int) or not 1 <= repeats <= can.max_repeats:
         raise RangeError(f"repeats = {repeats!r}: allowed 1 to {can.max_repeats}. Fix: choose within, or call again.")
+
+
+def waits(can: Capabilities, time_s: float) -> None:
+    """Refuse a wait of a device that cannot be asked to, and a time that is none."""
+    if not can.max_wait_s:
+        raise RangeError(
+            f"wait: the clock of {can.vendor} {can.model} cannot be asked to run (max_wait_s = 0). Fix: let time pass."
+        )
+    if not math.isfinite(time_s):
+        raise RangeError(f"wait: {time_s!r} s is no time. Fix: give seconds of the device's clock.")
+
+
+def wait(can: Capabilities, now_s: float, until_s: float) -> None:
+    """Refuse what :func:`waits` refuses, and more than ``max_wait_s`` from ``now_s``; a time that is past is none."""
+    waits(can, until_s)
+    if until_s - now_s > can.max_wait_s * (1 + SLACK):
+        raise RangeError(
+            f"wait: {until_s - now_s:.6g} s from now, allowed {can.max_wait_s:.6g} in one call. Fix: wait in parts."
+        )

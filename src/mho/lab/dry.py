@@ -35,6 +35,7 @@ class DryRun:
     def __init__(self, can: Capabilities) -> None:
         self._can = can
         self._tiles: Tiles[_TileState] = Tiles("dry run")
+        self._clock_s = 0.0
         self.programs = 0
         self.mvms = 0
         self.vectors = 0
@@ -79,7 +80,15 @@ class DryRun:
 
     def health(self) -> Health:
         """Well."""
-        return Health(ok=True, boot="dry run", programmed_tiles=self._tiles.numbers(), message="a dry run")
+        return Health(
+            ok=True, boot="dry run", time_s=self._clock_s, programmed_tiles=self._tiles.numbers(), message="a dry run"
+        )
+
+    def wait_until(self, time_s: float) -> Health:
+        """Nothing ages; the clock is that of the waits alone."""
+        checks.wait(self._can, self._clock_s, time_s)
+        self._clock_s = max(self._clock_s, time_s)
+        return self.health()
 
     def close(self) -> None:
         """Nothing to let go of."""

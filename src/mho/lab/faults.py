@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mho.errors import RangeError, TransportError
+from mho.lab import clock
 from mho.lab.fault_plan import (
     Draws,
     Fault,
@@ -157,6 +158,11 @@ class FaultyDevice:
     def health(self) -> Health:
         """What the device says; it knows nothing of these faults."""
         answer, _, _ = self._call("health", "", self._device.health)
+        return answer
+
+    def wait_until(self, time_s: float) -> Health:
+        """Let the clock run on; nothing of these faults ages with it."""
+        answer, _, _ = self._call("wait", repr(time_s), lambda: clock.wait_until(self._device, time_s))
         return answer
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ KINDS = frozenset(
         "refitted",  # the twin was fitted anew
         "calibrated",  # the device calibrated itself
         "reprogrammed",  # a tile was written again because it had drifted
+        "waited",  # the device's clock was asked to run on
         "dead line",  # a row or column that does not answer
         "gradient",  # agreement of a gradient with the device's own differences
     }

@@ -40,7 +40,8 @@ class Capabilities:
     is 0; else g_min_uS ... g_max_uS. ``v_max_V``: largest |input|; ``i_max_uA``: largest full scale of the output
     converter, ``i_min_uA``: smallest (both equal: fixed). ``latency_s``: of one typical call; ``timeout_s``: after
     which a call is certainly lost. ``read_back``: ``read`` and the achieved values of ``program`` exist. ``partial``:
-    a mask may be given.
+    a mask may be given. ``max_wait_s``: how far one call may let the device's clock run on; 0: it cannot be asked to,
+    above 0 the device is a :class:`TimedDevice`.
     """
 
     vendor: str
@@ -65,6 +66,7 @@ class Capabilities:
     partial: bool = True
     latency_s: NonNegative = 0.0
     timeout_s: Positive = 10.0
+    max_wait_s: NonNegative = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -204,6 +206,19 @@ class Device(Protocol):
 
     def close(self) -> None:
         """Let go of the device; calls after it raise :class:`~mho.errors.DeviceFault`."""
+        ...
+
+
+@runtime_checkable
+class TimedDevice(Device, Protocol):
+    """A device whose clock may be asked to run on (``max_wait_s`` above 0): an eighth call, which not all have."""
+
+    def wait_until(self, time_s: float) -> Health:
+        """Answer when the device's clock stands at ``time_s`` or later; at once where it does so already.
+
+        Within ``timeout_s`` of the host's time. :class:`~mho.errors.RangeError`, and nothing happens, for more than
+        ``max_wait_s`` from now.
+        """
         ...
 
 

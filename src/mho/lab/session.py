@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mho.errors import DeviceFault, TransportError
-from mho.lab import checks
+from mho.lab import checks, clock
 from mho.lab.log import EventLog
 from mho.lab.policy import Budget, Policy
 from mho.lab.protocol import (
@@ -146,6 +146,13 @@ class Session:
     def health(self) -> Health:
         """How the device is now."""
         return self._call("other", "health", self.device.health)
+
+    def wait_until(self, time_s: float) -> Health:
+        """Let the device's clock run on; a wait whose answer was lost is not waited for twice."""
+        checks.waits(self.capabilities(), time_s)
+        found = self._call("other", f"wait until {time_s:.9g}", lambda: clock.wait_until(self.device, time_s))
+        self.log.write("waited", f"wait until {time_s:.9g}", f"the device's clock stands at {found.time_s:.9g} s")
+        return found
 
     def close(self) -> None:
         """Let go of the device; a device that is already gone is not an error."""

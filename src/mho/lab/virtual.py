@@ -36,6 +36,8 @@ DEFAULT_SIDE = 256
 FIXED_AT_FABRICATION = frozenset({"sram", "photonic"})
 """Technologies whose deviation is a mismatch of parts; in the others each writing is a new draw."""
 REWRITTEN = frozenset({"programming"})
+LONGEST_WAIT_S = 3.2e8
+"""Ten years, the life of a chip."""
 LONG_S = 1e6
 """An age at which every law that ages has aged."""
 
@@ -61,9 +63,9 @@ class VirtualDevice:
     ``seed`` and the tile's number. What a writing or a read adds comes from the seed and the name of the operation: a
     call that is repeated under its name after a crash gives the same numbers, and needs no memory for it.
 
-    The device's clock moves by ``readout.t_read_s`` a vector, ``seconds_per_write`` a programming, and by
-    :meth:`wait`. ``fade_per_second``: the readout's gain falls as exp(-fade t) since the last :meth:`calibrate`, a
-    deviation that no description has and a host must notice.
+    The device's clock moves by ``readout.t_read_s`` a vector, ``seconds_per_write`` a programming, and by :meth:`wait`
+    and :meth:`wait_until`. ``fade_per_second``: the readout's gain falls as exp(-fade t) since the last
+    :meth:`calibrate`, a deviation that no description has and a host must notice.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class VirtualDevice:
             i_min_uA=worst_uA * 1e-4,
             i_max_uA=worst_uA,
             output_bits=None if hardware.adc is None else hardware.adc.bits,
+            max_wait_s=LONGEST_WAIT_S,
         )
 
     def capabilities(self) -> Capabilities:
@@ -196,9 +199,16 @@ class VirtualDevice:
             programmed_tiles=self._tiles.numbers(),
         )
 
+    def wait_until(self, time_s: float) -> Health:
+        """Let the device's clock run on to ``time_s``: what was written ages."""
+        self._tiles.open()
+        checks.wait(self._capabilities, self._clock_s, time_s)
+        self._clock_s = max(self._clock_s, time_s)
+        return self.health()
+
     def wait(self, seconds: float) -> None:
-        """Let the device's clock run: what was written ages."""
-        self._clock_s += seconds
+        """:meth:`wait_until` so many seconds from now."""
+        self.wait_until(self._clock_s + seconds)
 
     def close(self) -> None:
         """Let go; what was written is forgotten."""

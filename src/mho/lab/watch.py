@@ -14,10 +14,14 @@ from typing import final
 import torch
 from torch import Tensor
 
+from mho.errors import InputError
 from mho.hardware.fields import Count, Positive, check_fields
 from mho.lab.columns import Columns
 from mho.lab.substrate import OnDevice
 from mho.rng import normals
+
+REPAIRS = ("compensated", "refitted", "calibrated", "reprogrammed")
+"""In the order of their price, as the log calls them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +95,27 @@ class Watch:
         self._probes += 1
         return {tile: self._keep(tile) for tile in self.substrate.placement.tiles if self.substrate.holds(tile)}
 
+    def repair(self, kind: str) -> None:
+        """Carry one repair (of :data:`REPAIRS`) out on every tile, whatever probes say: for one that is known to help.
+
+        The first two drive a tile with ``policy.vectors`` times ``policy.repeats`` products; the last two none, one
+        calibration of the device and a writing a tile. Raises :class:`~mho.errors.InputError` for another word.
+        """
+        if kind not in REPAIRS:
+            raise InputError(f"watch: repair {kind!r} is not known. Fix: one of {', '.join(REPAIRS)}.")
+        held = [tile for tile in self.substrate.placement.tiles if self.substrate.holds(tile)]
+        for tile in held[:1] if kind == "calibrated" else held:
+            self._repair(kind, tile)
+            self.substrate.log.write(kind, f"tile {tile}", "asked for")
+
+    def _repair(self, kind: str, tile: int) -> None:
+        {
+            "compensated": self._compensate,
+            "refitted": self._refit,
+            "calibrated": self._calibrate,
+            "reprogrammed": self._reprogram,
+        }[kind](tile)
+
     def _keep(self, tile: int) -> Finding:
         log = self.substrate.log
         found = self._probe(tile)
@@ -99,15 +124,10 @@ class Watch:
             self.first[tile] = found
             return found
         allowed = self.first[tile].error + self.policy.tolerance
-        for kind, repair in (
-            ("compensated", self._compensate),
-            ("refitted", self._refit),
-            ("calibrated", self._calibrate),
-            ("reprogrammed", self._reprogram),
-        ):
+        for kind in REPAIRS:
             if found.error <= allowed:
                 break
-            repair(tile)
+            self._repair(kind, tile)
             after = self._probe(tile)
             log.write(kind, f"tile {tile}", f"error {found.error:.4f} -> {after.error:.4f}, allowed {allowed:.4f}")
             found = after
@@ -161,7 +181,10 @@ class Watch:
         var = di.square().mean(0)
         known = self._known(tile)
         fits = (var > 1e-12) & torch.isfinite(m).all(0)
-        gain = torch.where(fits, (di * dm).mean(0) / var.clamp_min(1e-30), known.gain.double())
+        slope = (di * dm).mean(0) / var.clamp_min(1e-30)
+        # Few vectors may all fall on one step of the converter: a slope of 0 says nothing, and cannot be divided out.
+        fits &= slope != 0
+        gain = torch.where(fits, slope, known.gain.double())
         offset = torch.where(fits, m.mean(0) - gain * i.mean(0), known.offset.double())
         self._set(tile, Columns(gain.float(), offset.float()))
 

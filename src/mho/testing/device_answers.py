@@ -5,7 +5,7 @@ import math
 import torch
 
 from mho.errors import DeviceError, DeviceFault
-from mho.lab.protocol import Calibration, Capabilities, CellStatus, Device, Health
+from mho.lab.protocol import Calibration, Capabilities, CellStatus, Device, Health, TimedDevice
 from mho.testing.device_bench import Bench, Check, Skipped, good_numbers, require
 
 FEW = 8
@@ -139,6 +139,8 @@ def close(bench: Bench) -> None:
         "calibrate": device.calibrate,
         "health": device.health,
     }
+    if isinstance(device, TimedDevice) and bench.can.max_wait_s:
+        calls["wait_until"] = lambda: device.wait_until(0.0)
     for name, call in calls.items():
         try:
             call()

@@ -1,14 +1,15 @@
-"""Checks of what a device does: names are kept, masks hold, the product is linear, noise is fresh, tiles are apart."""
+"""Checks of what a device does: names, masks, the product, its noise, tiles that are apart, a clock that waits."""
 
 import contextlib
 import math
+import time
 
 import torch
 
 from mho.errors import RangeError
-from mho.lab.protocol import CellStatus
+from mho.lab.protocol import CellStatus, Health, TimedDevice
 from mho.testing.device_answers import only_with, require_alike
-from mho.testing.device_bench import SIGMAS, Bench, Check, require, sigma_uA
+from mho.testing.device_bench import SIGMAS, Bench, Check, refused, require, sigma_uA
 
 
 def program_once(bench: Bench) -> None:
@@ -155,6 +156,37 @@ def tiles(bench: Bench) -> None:
     require_alike(mean[count > 0], (v @ other)[count > 0], "what tile 1 multiplies and v g")
 
 
+def waiting(bench: Bench) -> None:
+    """The clock runs on to the time that is asked for, not twice, and not further than max_wait_s; the tile stays."""
+    can, device = bench.can, bench.device
+    targets = bench.targets_uS("a")
+    bench.program(0, targets)
+    now_s = device.health().time_s
+    if not isinstance(device, TimedDevice):
+        require(not can.max_wait_s, "max_wait_s is above 0, and there is no wait_until")
+        return
+    if not can.max_wait_s:
+        refused(lambda: device.wait_until(now_s + 1.0), "a wait, though max_wait_s is 0,")
+        return
+    until_s = now_s + min(0.1, can.max_wait_s / 2)
+    first = device.wait_until(until_s)
+    require(isinstance(first, Health), f"wait_until gives a {type(first).__name__}")
+    require(first.time_s >= until_s, f"asked to wait until {until_s:.9g} s, the clock stands at {first.time_s:.9g} s")
+    require(0 in first.programmed_tiles, f"tile 0 was programmed, programmed_tiles = {first.programmed_tiles}")
+    began = time.monotonic()
+    again = device.wait_until(until_s).time_s - first.time_s
+    own = time.monotonic() - began  # of a clock that runs by itself
+    require(again <= own + 1e-9 * until_s, f"a wait that comes again takes another {again:.4g} s of the device's clock")
+    for what, ahead_s in (("NaN", math.nan), ("for ever", math.inf), ("beyond max_wait_s", 2 * can.max_wait_s)):
+        bad_s = device.health().time_s + ahead_s
+        refused(lambda t=bad_s: device.wait_until(t), f"a wait {what}")  # type: ignore[misc]
+    far = device.health().time_s - until_s
+    require(far < can.max_wait_s, f"a wait that was refused took {far:.4g} s of the device's clock")
+    readout, v, _ = bench.touched(0, "a")
+    mean, count = readout.mean_uA()
+    require_alike(mean[count > 0], (v @ targets)[count > 0], "after a wait, what is multiplied and v g")
+
+
 CHECKS_OF_PHYSICS: tuple[Check, ...] = (
     program_once,
     mvm_once,
@@ -164,4 +196,5 @@ CHECKS_OF_PHYSICS: tuple[Check, ...] = (
     full_scale,
     batches,
     tiles,
+    waiting,
 )

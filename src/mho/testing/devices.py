@@ -36,8 +36,8 @@ def check_device(make_device: Callable[[], Device], *, run: str = "check_device"
 
     Checked: capabilities; shapes, dtypes and validity of every answer; names of operations are kept, programming is
     not carried out twice under one; masks; limits refused with RangeError and nothing changed; NaN refused;
-    NotProgrammed; the product, its linearity, repeats, full scale, batches; tiles apart; calibration; health; close;
-    tensors given in and given out are not shared.
+    NotProgrammed; the product, its linearity, repeats, full scale, batches; tiles apart; a clock that is asked to wait;
+    calibration; health; close; tensors given in and given out are not shared.
     """
     passed: list[str] = []
     skipped: list[tuple[str, str]] = []

@@ -20,7 +20,7 @@ class Driver:
 
     def __init__(self, seed=3, **options):
         self.chip = VirtualDevice(NOISY, seed, tiles=2, rows=ROWS, cols=COLS, **options)
-        self.counts = {"program": 0, "mvm": 0, "read": 0}
+        self.counts = {"program": 0, "mvm": 0, "read": 0, "wait": 0}
         self.threads = set()
         self.before = lambda: None
         self.changes = {}
@@ -50,6 +50,10 @@ class Driver:
 
     def health(self):
         return self.chip.health()
+
+    def wait_until(self, time_s):
+        self._count("wait")
+        return self.chip.wait_until(time_s)
 
     def close(self):
         self.chip.close()

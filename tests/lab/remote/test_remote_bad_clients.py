@@ -51,7 +51,7 @@ def chip(driver, serve, pattern):
     before = driver.chip.read(0)
     yield serve(driver, token=TOKEN, limits=Limits(message_bytes=1 << 17, patience_s=0.5, calls_per_s=40.0, batch=100))
     after = driver.chip.read(0)
-    assert driver.counts == {"program": 0, "mvm": 0, "read": 0}
+    assert driver.counts == {"program": 0, "mvm": 0, "read": 0, "wait": 0}
     assert torch.equal(after.g_uS, before.g_uS) and after.time_s == before.time_s
 
 
@@ -114,6 +114,9 @@ MVM, PROGRAM, READ = (
         (PROGRAM(targets_uS=torch.zeros(COLS, ROWS)), r"targets_uS: shape \[6, 8\]"),
         (PROGRAM(mask=torch.ones(1, 1, dtype=torch.bool)), r"mask: shape \[1, 1\]"),
         (READ(tile=2**40), "tile = 1099511627776"),
+        (lambda c: ("Wait", requests.wait_message(1e12)), "allowed 3.2e.08 in one call"),
+        (lambda c: ("Wait", requests.wait_message(float("nan"))), "nan s is no time"),
+        (lambda c: ("Wait", requests.wait_message(1.0)[:-3]), "no WaitRequest"),
     ],
 )
 def test_what_a_client_may_not_send(chip, raw, calls, spoil, words):
@@ -140,7 +143,9 @@ def test_a_method_that_does_not_exist(chip, raw):
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", TOKEN + "x"])
-@pytest.mark.parametrize("method", ["Describe", "Hold", "Program", "Read", "Mvm", "Calibrate", "Health", "Release"])
+@pytest.mark.parametrize(
+    "method", ["Describe", "Hold", "Program", "Read", "Mvm", "Calibrate", "Health", "Wait", "Release"]
+)
 def test_a_wrong_token_opens_nothing(chip, raw, method, token):
     code, details, kind = raw(chip, token=token).send(method, messages.ask_message())
     assert (code, kind) == (Code.UNAUTHENTICATED, "RangeError")

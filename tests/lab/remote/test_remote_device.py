@@ -127,7 +127,7 @@ def test_limits_are_checked_before_anything_is_sent(serve, driver, connect, patt
         far.mvm(0, bad, operation="m", full_scale_uA=pattern[2])
     with pytest.raises(RangeError, match="tile = 2"):
         far.read(2)
-    assert driver.counts == {"program": 1, "mvm": 0, "read": 0}
+    assert driver.counts == {"program": 1, "mvm": 0, "read": 0, "wait": 0}
 
 
 # One client at a time

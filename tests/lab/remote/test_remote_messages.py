@@ -26,6 +26,7 @@ READERS = {
     "description": replies.read_description,
     "program": lambda raw: requests.read_program(raw, CAN),
     "read": requests.read_read,
+    "wait": requests.read_wait,
     "mvm": lambda raw: requests.read_mvm(raw, CAN),
     "program reply": lambda raw: replies.read_program(raw, CAN),
     "read reply": lambda raw: replies.read_conductances(raw, CAN),
@@ -71,6 +72,7 @@ def test_requests_come_out_as_they_went_in(values, mask, masked, name, tile):
     assert all_same(
         requests.read_read(requests.read_message(requests.ReadCall(tile, name))), requests.ReadCall(tile, name)
     )
+    assert requests.read_wait(requests.wait_message(0.1 + tile)) == 0.1 + tile
 
 
 @given(floats(3, 2, 5), bools(3, 2, 5), floats(4, 5), bools(4, 5), maybe, maybe, doubles, st.booleans())
@@ -90,7 +92,8 @@ def test_answers_come_out_as_they_went_in(currents, valid, g_uS, cells, one, oth
 
 
 @pytest.mark.parametrize(
-    "changed", [{}, {"signed": True}, {"input_bits": 8, "output_bits": 6}, {"coding": "bit-serial"}]
+    "changed",
+    [{}, {"signed": True}, {"input_bits": 8, "output_bits": 6}, {"coding": "bit-serial"}, {"max_wait_s": 3.5}],
 )
 def test_capabilities_come_out_as_they_went_in(changed):
     can = replace(CAN, **changed)

@@ -40,12 +40,13 @@ def start():
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_one_line_when_ready_and_a_clean_end(start, number, code):
-    process = start(*LISTEN, "--tiles", "3", MHO_TOKEN="s3cret-s3cret")
+    process = start(*LISTEN, "--tiles", "3", "--max-wait", "5", MHO_TOKEN="s3cret-s3cret")
     line = process.stdout.readline()
     assert line.startswith("pcm-hermes, seed 7, 3 tiles: grpc://127.0.0.1:")
     address = line.split()[-1]
     with RemoteDevice(address, token="s3cret-s3cret") as device:
         assert device.capabilities().tiles == 3
+        assert device.capabilities().max_wait_s == 5.0
         first = device.health().boot
     with RemoteDevice(address) as stranger, pytest.raises(RangeError, match="wrong or no token"):
         stranger.capabilities()

@@ -101,6 +101,19 @@ def test_noise_is_named_by_the_operation_and_the_seed() -> None:
     assert not torch.equal(first.currents_uA, answer(device(noise=True, seed=1), operation="a").currents_uA)
 
 
+def test_noise_of_a_transient_is_that_of_the_spectrum() -> None:
+    """Both arrays of a pair are noisy; ngspice 39 cannot be given a seed, so that a repeated call is fresh."""
+    made = device(noise=True, noise_by="trnoise")
+    made.program(0, TARGETS, operation="w")
+    call = {"operation": "x", "full_scale_uA": 1.0, "repeats": 60}
+    first, again = (made.mvm(0, torch.zeros(50, 6), **call).currents_uA.double() for _ in range(2))  # type: ignore[arg-type]
+    assert not torch.equal(first, again)
+    sigma = johnson_sigma_A(TARGETS.double().abs().sum(0) * 1e-6, boxcar_bandwidth_Hz(128e-9), 300.0) * 1e6
+    assert float((torch.cat([first, again]) / sigma).square().mean().sqrt()) == pytest.approx(1.0, abs=0.04)
+    driven = made.mvm(0, INPUTS, operation="y", full_scale_uA=10.0, repeats=60).mean_uA()[0]
+    assert float((driven - INPUTS @ TARGETS).abs().max()) < 6.0 * float(sigma.max()) / 60**0.5
+
+
 def test_noise_is_asked_for_anew_after_a_programming() -> None:
     made = device(noise=True)
 
@@ -139,6 +152,8 @@ def test_refusals() -> None:
             device(access=AccessMosfet(gate_V=2.0), **options)  # type: ignore[arg-type]
     with pytest.raises(RangeError, match=r"solve = 'rows'. Fix: 'each' or 'superposition'"):
         device(solve="rows")
+    with pytest.raises(RangeError, match=r"noise_by = 'tran'. Fix: '.noise' or 'trnoise'"):
+        device(noise_by="tran")
     with pytest.raises(RangeError, match=r"wire_ohm = -1.0"):
         device(wire_ohm=-1.0)
     with pytest.raises(RangeError, match=r"temperature_K = -1.0"):
@@ -151,6 +166,11 @@ def test_refusals() -> None:
 def test_conformance(signed: bool, solve: str) -> None:
     report = check_device(lambda: device(signed, True, wire_ohm=2.0, tiles=2, input_bits=8, output_bits=8, solve=solve))
     assert report.skipped == ()
+
+
+@pytest.mark.slow
+def test_conformance_with_noise_in_time() -> None:
+    assert check_device(lambda: device(noise=True, noise_by="trnoise", tiles=2, output_bits=8)).skipped == ()
 
 
 def test_conformance_of_the_plainest() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mho.errors import HardwareError, RangeError
-from mho.lab.spice import AccessMosfet, AccessResistor, crossbar_deck, noise_deck
+from mho.lab.spice import AccessMosfet, AccessResistor, crossbar_deck, noise_deck, transient_deck
 from mho.rng import uniforms
 
 G = 1.0 + 24.0 * uniforms((3, 4), 0, "g").double()
@@ -45,6 +45,19 @@ def test_numbers_are_written_to_the_last_bit() -> None:
 
 def test_noise_is_asked_for_in_the_order_given() -> None:
     assert re.findall(r"noise v\((\w+)\)", noise_deck(G, [2, 0])) == ["h2", "h0"]
+
+
+def test_every_resistor_has_a_noise_of_its_own_size_beside_it() -> None:
+    deck = transient_deck(G, 10, 1e-9, wire_ohm=2.0, access=AccessResistor(ohm=1e3), temperature_K=310.0)
+    parts = [line.split() for line in deck.splitlines()]
+    ohms = {p[0]: (p[1:3], float(p[3])) for p in parts if p and p[0][:2] in ("ra", "rb", "rc", "rs")}
+    noisy = {p[0]: (p[1:3], float(p[5].removeprefix("trnoise("))) for p in parts if p and p[0].startswith("ir")}
+    assert len(ohms) == 48 and set(noisy) == {f"i{name}" for name in ohms}
+    for name, (nodes, ohm) in ohms.items():
+        assert noisy[f"i{name}"][0] == nodes
+        assert noisy[f"i{name}"][1] == pytest.approx((2 * 1.380649e-23 * 310.0 / (ohm * 1e-9)) ** 0.5, rel=1e-12)
+    with pytest.raises(RangeError, match="0 samples"):
+        transient_deck(G, 0, 1e-9)
 
 
 @pytest.mark.parametrize(

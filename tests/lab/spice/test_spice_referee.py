@@ -1,5 +1,6 @@
 """ngspice beside this package's own wires and thermal noise: two independent solvers of one circuit."""
 
+import math
 import shutil
 
 import numpy as np
@@ -9,8 +10,15 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from mho.errors import RangeError
-from mho.lab.spice import AccessMosfet, AccessResistor, noise_density, solve_columns, solve_superposition
-from mho.physics.thermal import johnson_sigma_A
+from mho.lab.spice import (
+    AccessMosfet,
+    AccessResistor,
+    noise_density,
+    noise_reads,
+    solve_columns,
+    solve_superposition,
+)
+from mho.physics.thermal import boxcar_bandwidth_Hz, johnson_sigma_A
 from mho.physics.wires import effective_conductance, port_conductance
 from mho.rng import uniforms
 from mho.units import BOLTZMANN_J_PER_K
@@ -175,3 +183,64 @@ def test_columns_of_noise_are_those_asked_for() -> None:
     every = noise_density(g)
     assert torch.allclose(noise_density(g, columns=[3, 1]), every[[3, 1]], rtol=1e-12, atol=0.0)
     assert worst(every[[3]], every[[1]]) > 1e-3
+
+
+T_READ_S = 128e-9
+
+
+def sigma_uA(density: Tensor) -> Tensor:
+    return (density * boxcar_bandwidth_Hz(T_READ_S)).sqrt() * 1e6
+
+
+def test_noise_in_time_has_the_sigma_of_the_spectrum_and_of_the_formula() -> None:
+    """8,000 reads of four columns: 0.4 % of chance, and the 1 % by which a process of ngspice scales its numbers."""
+    g = tile(5, 4)
+    reads = noise_reads(g, 8000, t_read_s=T_READ_S)
+    over_spectrum = float((reads / sigma_uA(noise_density(g))).square().mean().sqrt())
+    johnson = johnson_sigma_A(g.sum(0) * 1e-6, boxcar_bandwidth_Hz(T_READ_S), 300.0) * 1e6
+    assert over_spectrum == pytest.approx(1.0, abs=0.04)
+    assert float((reads / johnson).square().mean().sqrt()) == pytest.approx(1.0, abs=0.04)
+    # Each column has its own: relative to one another they are as good as chance allows.
+    own = reads.std(0) / johnson
+    assert worst(own / own.mean(), torch.ones(4, dtype=torch.float64)) < 0.04
+    assert worst(johnson / johnson.mean(), torch.ones(4, dtype=torch.float64)) > 0.1
+    # Reads do not lean on one another.
+    assert abs(float(torch.corrcoef(torch.stack([reads[:-1].flatten(), reads[1:].flatten()]))[0, 1])) < 0.03
+
+
+def test_noise_in_time_is_longer_reads_and_colder_tiles_smaller() -> None:
+    g = tile(2, 2)
+    first = noise_reads(g, 2000, t_read_s=T_READ_S)
+    for change, factor in (
+        ({"t_read_s": 4 * T_READ_S}, 0.5),
+        ({"t_read_s": T_READ_S, "temperature_K": 150.0}, 0.5**0.5),
+    ):
+        found = noise_reads(g, 2000, **change)  # type: ignore[arg-type]
+        assert float(found.std() / first.std()) == pytest.approx(factor, rel=0.08)
+
+
+def test_columns_behind_common_wires_share_noise_in_time() -> None:
+    """Nyquist of the whole network: cov(i_j, i_k) = 2 k T Re Y_jk / t. Driver resistances pull columns apart."""
+    g = torch.full((1, 2), 100.0, dtype=torch.float64)
+    ohm = 20e3  # wires beyond all measure, so that what is shared is large
+    reads = noise_reads(g, 6000, t_read_s=T_READ_S, wire_ohm=ohm)
+    exact = sigma_uA(4.0 * BOLTZMANN_J_PER_K * 300.0 * torch.from_numpy(grounds_admittance_S(g, ohm)))
+    assert worst(reads.std(0), exact) < 0.05
+    # Seen from the grounds: one segment to the first cell's node, another one on to the second; each cell and the
+    # end of its column in series.
+    branch, first = 1.0 / (1e4 + ohm), 1.0 / ohm
+    chain = torch.tensor([[first + branch + first, -first], [-first, first + branch]], dtype=torch.float64)
+    mutual = -branch * branch * float(torch.linalg.inv(chain)[0, 1])
+    own = [branch - branch**2 * float(torch.linalg.inv(chain)[k, k]) for k in (0, 1)]
+    shared = mutual / math.sqrt(own[0] * own[1])
+    assert shared < -0.2
+    assert float(torch.corrcoef(reads.t())[0, 1]) == pytest.approx(shared, abs=0.06)
+
+
+def test_noise_in_time_refuses_what_is_no_read() -> None:
+    with pytest.raises(RangeError, match="0 reads"):
+        noise_reads(tile(2, 2), 0, t_read_s=T_READ_S)
+    with pytest.raises(RangeError, match=r"t_read_s = 0.0"):
+        noise_reads(tile(2, 2), 1, t_read_s=0.0)
+    with pytest.raises(RangeError, match="noise with AccessMosfet"):
+        noise_reads(tile(2, 2), 1, t_read_s=T_READ_S, access=AccessMosfet(gate_V=2.0))

@@ -251,10 +251,41 @@ def test_spreads_have_the_textbook_intervals() -> None:
     assert e.high == pytest.approx(s * math.sqrt(49 / stats.chi2.ppf(0.025, 49)))
     less = spread("s", values, 1.0, "1", "")
     assert less.value == pytest.approx(math.sqrt(s * s - 1))
-    own = realised("s", values, 0.01, "1", "")
+    own = realised("s", values, [0.01] * 50, "1", "")
     assert own.low < math.sqrt(s * s - 0.01) < own.high
     assert own.high - own.low < 0.1 * (e.high - e.low)
     assert root("s", -1.0, 0.1, "1", "").high == 0.0
+
+
+def coverage(measured: Tensor, error: Tensor, told: Tensor, true: Tensor) -> float:
+    """Share of the chips [chips, columns] whose realised spread lies in its interval."""
+    held = 0
+    for x, t in zip((measured + error).tolist(), true.tolist(), strict=True):
+        held += realised("s", x, told.tolist(), "1", "").holds(t)
+    return held / len(measured)
+
+
+def test_the_realised_spread_of_parts_that_are_measured_unequally_is_held_as_often_as_it_says() -> None:
+    """Columns that lie far out have the larger error: with its mean for all, the interval would be too narrow."""
+    x = normals((64,), "parts").double().expand(4000, 64)
+    u = (0.01 * (0.2 + x[0].abs())) ** 2
+    error = u.sqrt() * normals((4000, 64), "errors of measurement").double()
+    true = x.std(1)
+    share = coverage(x, error, u, true)
+    assert stats.binomtest(round(4000 * share), 4000, 0.95).pvalue > 1e-5
+    mutant = coverage(x, error, u.mean().expand(64), true)
+    assert stats.binomtest(round(4000 * mutant), 4000, 0.95).pvalue < 1e-5
+
+
+@pytest.mark.parametrize("measured", [0.0, 0.05])
+def test_the_law_of_a_spread_is_held_as_often_as_it_says(measured: float) -> None:
+    """n - 1 degrees of freedom, and the error of measurement in the variance of each part."""
+    x = (2.0 * normals((4000, 32), "law")).double()
+    seen = x + math.sqrt(measured) * normals((4000, 32), "law measured").double()
+    held = sum(spread("s", row, measured, "1", "").holds(2.0) for row in seen.tolist())
+    assert stats.binomtest(held, 4000, 0.95).pvalue > 1e-5
+    off = sum(spread("s", row, measured, "1", "").holds(2.0 * 1.1) for row in seen.tolist())
+    assert stats.binomtest(off, 4000, 0.95).pvalue < 1e-5
 
 
 def test_vectors_are_levels_of_the_converter_and_fill_the_range() -> None:

@@ -32,6 +32,7 @@ ANSWERS: dict[str, type[Any]] = {
     "mvm": Readout,
     "calibrate": Calibration,
     "health": Health,
+    "wait": Health,
 }
 _ERRORS: dict[str, type[Exception]] = {
     c.__name__: c

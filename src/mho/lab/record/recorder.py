@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, Literal, TypeVar, final
 from torch import Tensor
 
 from mho.errors import DataError, DeviceFault
+from mho.lab import clock
 from mho.lab.protocol import Calibration, Capabilities, Conductances, Device, Health, ProgramReport, Readout
 from mho.lab.record import frames
 from mho.lab.record.calls import Key, Named, Places, capabilities_of, digest, tell, tell_error
@@ -106,6 +107,12 @@ class Recorder:
     def health(self) -> Health:
         """How the device is."""
         return self._call(lambda p: p.of_order("health"), {}, [], self._device.health)
+
+    def wait_until(self, time_s: float) -> Health:
+        """Let the device's clock run on."""
+        return self._call(
+            lambda p: p.of_order("wait"), {"time_s": time_s}, [], lambda: clock.wait_until(self._device, time_s)
+        )
 
     def close(self) -> None:
         """Close the device, then the file."""

@@ -113,6 +113,11 @@ class ReplayDevice:
         answer: Health = self._answer(self._ordered("health"), {}, [])
         return answer if self._boot is None else replace(answer, boot=self._boot)
 
+    def wait_until(self, time_s: float) -> Health:
+        """The wait at this place of the run; it takes no time."""
+        answer: Health = self._answer(self._ordered("wait"), {"time_s": time_s}, [])
+        return answer if self._boot is None else replace(answer, boot=self._boot)
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:

@@ -127,6 +127,13 @@ class RemoteDevice:
         raw = self._ask("Health", messages.ask_message())
         return self._read(lambda: replies.read_health(raw), "Health")
 
+    def wait_until(self, time_s: float) -> Health:
+        """Let the device's clock run on."""
+        checks.waits(self.capabilities(), time_s)
+        self._hold()
+        raw = self._ask("Wait", requests.wait_message(time_s))
+        return self._read(lambda: replies.read_health(raw), "Wait")
+
     def close(self) -> None:
         """Let go of the device; the server keeps it open for others."""
         if self._closed:

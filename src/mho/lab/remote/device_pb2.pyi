@@ -60,6 +60,7 @@ class Description(_message.Message):
         "latency_s",
         "max_batch",
         "max_repeats",
+        "max_wait_s",
         "message_bytes",
         "model",
         "output_bits",
@@ -98,6 +99,7 @@ class Description(_message.Message):
     LATENCY_S_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_WAIT_S_FIELD_NUMBER: _ClassVar[int]
     version: int
     vendor: str
     model: str
@@ -122,6 +124,7 @@ class Description(_message.Message):
     latency_s: float
     timeout_s: float
     message_bytes: int
+    max_wait_s: float
     def __init__(
         self,
         version: int | None = ...,
@@ -148,6 +151,7 @@ class Description(_message.Message):
         latency_s: float | None = ...,
         timeout_s: float | None = ...,
         message_bytes: int | None = ...,
+        max_wait_s: float | None = ...,
     ) -> None: ...
 
 class ProgramRequest(_message.Message):
@@ -285,6 +289,14 @@ class MvmReply(_message.Message):
         temperature_K: float | None = ...,
         flags: _Iterable[str] | None = ...,
     ) -> None: ...
+
+class WaitRequest(_message.Message):
+    __slots__ = ("until_s", "version")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_S_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    until_s: float
+    def __init__(self, version: int | None = ..., until_s: float | None = ...) -> None: ...
 
 class CalibrationReply(_message.Message):
     __slots__ = ("identity", "residual", "temperature_K", "time_s", "valid_s", "values", "version")

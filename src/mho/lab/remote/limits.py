@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
-from mho.hardware.fields import Count, Positive, check_fields, contradiction
+from mho.hardware.fields import Count, NonNegative, Positive, check_fields, contradiction
 
 MIB = 1 << 20
 
@@ -18,7 +18,8 @@ class Limits:
     of the client that holds the device, with a burst of one second's worth; the others share as many.
     ``connections``, ``streams``: open at once. ``idle_s``: after which an unused lease ends. ``patience_s``: how long
     one message may take to come or to be taken. ``answers_bytes``: recent answers kept for calls that come again.
-    ``pipeline``: messages of one stream that wait while the device works on another.
+    ``pipeline``: messages of one stream that wait while the device works on another. ``wait_s``: how far one call may
+    let the device's clock run on, 0: not at all.
     """
 
     message_bytes: Count = 16 * MIB
@@ -30,6 +31,7 @@ class Limits:
     patience_s: Positive = 10.0
     answers_bytes: Count = 64 * MIB
     pipeline: Count = 2
+    wait_s: NonNegative = 3.2e8
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -85,6 +85,16 @@ def read_read(raw: bytes) -> ReadCall:
     return ReadCall(message.tile, message.expects)
 
 
+def wait_message(until_s: float) -> bytes:
+    """A request to let the clock run on."""
+    return packed(pb.WaitRequest(version=VERSION, until_s=until_s))
+
+
+def read_wait(raw: bytes) -> float:
+    """A request to let the clock run on: until when."""
+    return float(parse(pb.WaitRequest, raw).until_s)
+
+
 def mvm_message(call: MvmCall) -> bytes:
     """A request to multiply."""
     return packed(

@@ -58,6 +58,7 @@ class Service:
             "Mvm": self._mvm,
             "Calibrate": self._once(worker.calibrate),
             "Health": self._health,
+            "Wait": self._once(worker.wait),
             "Release": self._release,
         }
 

@@ -9,7 +9,7 @@ from typing import final
 from torch import Tensor
 
 from mho.errors import DeviceBusyError, RangeError
-from mho.lab import checks
+from mho.lab import checks, clock
 from mho.lab.protocol import Capabilities, Device, NotProgrammed
 from mho.lab.remote import messages, replies, requests
 from mho.lab.remote.answers import Answers, mark_of
@@ -38,7 +38,9 @@ class Worker:
         self._answers = Answers(limits.answers_bytes)
         self._on_tile: dict[int, _Written] = {}
         can = self._thread.submit(device.capabilities).result()
-        self.can: Capabilities = replace(can, max_batch=min(can.max_batch, limits.batch))
+        self.can: Capabilities = replace(
+            can, max_batch=min(can.max_batch, limits.batch), max_wait_s=min(can.max_wait_s, limits.wait_s)
+        )
 
     def program(self, client: str, raw: bytes) -> Future[bytes]:
         """Program a tile; an operation that comes again is not carried out again, unless the tile has lost it."""
@@ -116,6 +118,17 @@ class Worker:
         """How the device is."""
         messages.read_ask(raw)
         return self._thread.submit(lambda: replies.health_reply(self._device.health()))
+
+    def wait(self, client: str, raw: bytes) -> Future[bytes]:
+        """Let the device's clock run on, within the limits of this server."""
+        until_s = requests.read_wait(raw)
+        checks.waits(self.can, until_s)
+
+        def run() -> bytes:
+            checks.wait(self.can, self._device.health().time_s, until_s)
+            return replies.health_reply(clock.wait_until(self._device, until_s))
+
+        return self._thread.submit(run)
 
     def stop(self) -> None:
         """Take no more calls; the one under way ends by itself. The device is left open: it is the owner's."""

@@ -21,7 +21,7 @@ from mho.lab.protocol import (
 )
 from mho.lab.spice.access import Access, AccessMosfet
 from mho.lab.spice.netlist import check_wire, options
-from mho.lab.spice.referee import noise_density, solve_columns, solve_superposition
+from mho.lab.spice.referee import noise_density, noise_reads, solve_columns, solve_superposition
 from mho.lab.spice.run import COMMAND, version
 from mho.lab.tiles import Tiles
 from mho.physics.converters import quantize
@@ -29,6 +29,8 @@ from mho.physics.thermal import boxcar_bandwidth_Hz
 from mho.rng import normals
 
 MAX_BATCH = 256
+MAX_REPEATS = {".noise": 1024, "trnoise": 64}
+"""A transient takes time for every read, a spectrum once a programming."""
 
 
 @dataclass(eq=False)
@@ -49,11 +51,15 @@ class SpiceDevice:
     thermal noise and the converters. ``signed``: a cell is a pair, one cell in each of two arrays of their own wires
     that are driven alike and whose currents are subtracted; both are solved at once, in two processes.
 
-    ``noise``: thermal noise of a read, sigma^2 = S / (2 t_read_s) with S from ``.noise`` at rest, asked for at the
-    first read of what was written; columns are taken as independent. Its draws come from ``seed`` and the name of
-    the operation. ``solve``: ``"each"`` vector as an operating point of its own, or by ``"superposition"`` of unit
-    vectors, solved once a programming; the latter only where all elements are linear. Converters: ``input_bits`` at
-    v_max_V, ``output_bits`` at the full scale of the call; ``None``: a clip at that range alone.
+    ``noise``: thermal noise of a read. ``noise_by = ".noise"``: sigma^2 = S / (2 t_read_s) with S from ``.noise`` at
+    rest, asked for at the first read of what was written; columns are taken as independent; draws come from ``seed``
+    and the name of the operation. ``noise_by = "trnoise"``: a transient for every call, with a noisy source beside each
+    resistor and each read a mean over t_read_s; what columns share is in it, and a call that is repeated under its name
+    gets other noise, as of silicon, for ngspice cannot be given a seed. For small arrays.
+
+    ``solve``: ``"each"`` vector as an operating point of its own, or by ``"superposition"`` of unit vectors, solved
+    once a programming; the latter only where all elements are linear. Converters: ``input_bits`` at v_max_V,
+    ``output_bits`` at the full scale of the call; ``None``: a clip at that range alone.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class SpiceDevice:
         wire_ohm: float = 0.0,
         access: Access | None = None,
         noise: bool = True,
+        noise_by: Literal[".noise", "trnoise"] = ".noise",
         t_read_s: float = 128e-9,
         temperature_K: float = 300.0,
         input_bits: int | None = None,
@@ -81,6 +88,8 @@ class SpiceDevice:
     ) -> None:
         if solve not in ("each", "superposition"):
             raise RangeError(f"SpiceDevice: solve = {solve!r}. Fix: 'each' or 'superposition'.")
+        if noise_by not in MAX_REPEATS:
+            raise RangeError(f"SpiceDevice: noise_by = {noise_by!r}. Fix: '.noise' or 'trnoise'.")
         check_wire(wire_ohm)
         options(temperature_K)
         if isinstance(access, AccessMosfet) and (noise or solve == "superposition"):
@@ -90,7 +99,8 @@ class SpiceDevice:
                 "AccessResistor."
             )
         self._wire_ohm, self._access, self._temperature_K = wire_ohm, access, temperature_K
-        self._noise, self._t_read_s, self._solve, self._seed = noise, t_read_s, solve, seed
+        self._noise, self._noise_by = noise, noise_by
+        self._t_read_s, self._solve, self._seed = t_read_s, solve, seed
         self._bandwidth_Hz = boxcar_bandwidth_Hz(t_read_s)
         self._boot, self._timeout_s, self._command = boot, timeout_s, command
         self._tiles: Tiles[_TileState] = Tiles("spice device")
@@ -113,6 +123,7 @@ class SpiceDevice:
             i_max_uA=worst_uA,
             output_bits=output_bits,
             max_batch=MAX_BATCH,
+            max_repeats=MAX_REPEATS[noise_by],
             timeout_s=2.0 * timeout_s,  # the first read is two jobs: currents and noise
         )
 
@@ -154,8 +165,7 @@ class SpiceDevice:
         driven_V = quantize(inputs_V.detach().double(), can.v_max_V, can.input_bits)
         currents_uA = self._currents(state, driven_V).expand(repeats, -1, -1)
         if self._noise:
-            fresh = normals(tuple(currents_uA.shape), self._seed, "mvm", tile, operation)
-            currents_uA = currents_uA + self._sigma(state) * fresh
+            currents_uA = currents_uA + self._fresh(state, tuple(currents_uA.shape), tile, operation)
         answer_uA = quantize(currents_uA, full_scale_uA, can.output_bits).float()
         self._clock_s += self._t_read_s * len(inputs_V) * repeats
         return Readout(
@@ -201,6 +211,13 @@ class SpiceDevice:
             state.effective_uS = plus - minus[0] if minus else plus
         return inputs_V @ state.effective_uS
 
+    def _fresh(self, state: _TileState, shape: tuple[int, ...], tile: int, operation: str) -> Tensor:
+        """Noise of every read, uA, of ``shape`` [repeats, n, cols]."""
+        if self._noise_by == ".noise":
+            return self._sigma(state) * normals(shape, self._seed, "mvm", tile, operation)
+        plus, *minus = self._arrays(state, lambda g_uS: self._reads(g_uS, shape[0] * shape[1]))
+        return (plus - minus[0] if minus else plus).reshape(shape)
+
     def _sigma(self, state: _TileState) -> Tensor:
         """Standard deviation of the noise of one read, uA, [cols]; the two arrays of a pair add in variance."""
         if state.sigma_uA is None:
@@ -235,6 +252,18 @@ class SpiceDevice:
     def _density(self, g_uS: Tensor) -> Tensor:
         return noise_density(
             g_uS,
+            wire_ohm=self._wire_ohm,
+            access=self._access,
+            temperature_K=self._temperature_K,
+            timeout_s=self._timeout_s,
+            command=self._command,
+        )
+
+    def _reads(self, g_uS: Tensor, reads: int) -> Tensor:
+        return noise_reads(
+            g_uS,
+            reads,
+            t_read_s=self._t_read_s,
             wire_ohm=self._wire_ohm,
             access=self._access,
             temperature_K=self._temperature_K,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mho.errors import RangeError
 from mho.lab.spice.access import Access, AccessMosfet, AccessResistor
+from mho.units import BOLTZMANN_J_PER_K
 
 KELVIN_AT_0_C = 273.15
 RAW_FILE = "out.raw"
@@ -41,6 +42,14 @@ def check_wire(wire_ohm: float) -> None:
         raise RangeError(f"spice: wire_ohm = {wire_ohm!r} must be finite and at least 0. Fix: check its value.")
 
 
+def _check_ohmic(access: Access | None) -> None:
+    if isinstance(access, AccessMosfet):
+        raise RangeError(
+            "spice: noise with AccessMosfet. Cause: ngspice 39 takes 8/3 k T g_m for the channel, 0 at rest, where it "
+            "has 4 k T g_ds. Fix: give AccessResistor(ohm=1 / g_ds)."
+        )
+
+
 def check_inputs(inputs_V: Tensor, rows: int) -> None:
     """Refuse inputs that are not finite vectors [n, rows]: :class:`~mho.errors.RangeError`."""
     if inputs_V.dim() != 2 or inputs_V.shape[1] != rows or len(inputs_V) == 0 or not inputs_V.dtype.is_floating_point:
@@ -49,14 +58,15 @@ def check_inputs(inputs_V: Tensor, rows: int) -> None:
         raise RangeError("spice: inputs_V has NaN or infinity. Fix: mend the inputs; nothing was run.")
 
 
-def options(temperature_K: float) -> str:
-    """Temperature, and tolerances far below those of a linear solve, so that bent elements are as exact as straight.
+def options(temperature_K: float, *more: str) -> str:
+    """Temperature, tolerances far below those of a linear solve (bent elements are as exact as straight), ``more``.
 
     ngspice's own are 1e-3 relative, 1 pA and 1 uV: a Newton iteration would stop six digits too early.
     """
     if not 0.0 < temperature_K < math.inf:
         raise RangeError(f"spice: temperature_K = {temperature_K!r} must be above 0 and finite. Fix: give kelvins.")
-    return f".options noacct temp={temperature_K - KELVIN_AT_0_C!r} reltol=1e-9 abstol=1e-18 vntol=1e-13 gmin=1e-18"
+    exact = f"temp={temperature_K - KELVIN_AT_0_C!r} reltol=1e-9 abstol=1e-18 vntol=1e-13 gmin=1e-18"
+    return " ".join([".options noacct", exact, *more])
 
 
 def script(*lines: str) -> list[str]:
@@ -189,11 +199,7 @@ def noise_deck(
     wrong = [j for j in columns if not 0 <= j < cols]
     if wrong or not columns:
         raise RangeError(f"spice: columns {wrong or 'none'} asked for, the tile has 0 to {cols - 1}. Fix: name those.")
-    if isinstance(access, AccessMosfet):
-        raise RangeError(
-            "spice: noise with AccessMosfet. Cause: ngspice 39 takes 8/3 k T g_m for the channel, 0 at rest, where it "
-            "has 4 k T g_ds. Fix: give AccessResistor(ohm=1 / g_ds)."
-        )
+    _check_ohmic(access)
     runs = (
         line for j in columns for line in (f"noise v(h{j}) vd0 lin 1 1000 1000", f"write {RAW_FILE}", "destroy all")
     )
@@ -205,5 +211,54 @@ def noise_deck(
             *(f"hc{j} h{j} 0 vm{j} 1" for j in columns),
             options(temperature_K),
             *script("set sqrnoise", "set appendwrite", *runs),
+        ]
+    )
+
+
+def _johnson_sources(elements: Sequence[str], step_s: float, temperature_K: float) -> Iterator[str]:
+    """A current source beside every resistor of ``elements``, a new normal number each ``step_s``.
+
+    Numbers of sigma s each dt have the density 2 s^2 dt at low frequencies; that of a resistor is 4 k T / R.
+    """
+    for line in elements:
+        name, a, b, ohm = (*line.split(), "", "", "")[:4]
+        if name.startswith("r"):
+            sigma_A = math.sqrt(2.0 * BOLTZMANN_J_PER_K * temperature_K / (float(ohm) * step_s))
+            yield f"i{name} {a} {b} dc 0 trnoise({sigma_A!r} {step_s!r} 0 0)"
+
+
+def transient_deck(
+    g_uS: Tensor,
+    samples: int,
+    step_s: float,
+    *,
+    wire_ohm: float = 0.0,
+    access: Access | None = None,
+    temperature_K: float = 300.0,
+) -> str:
+    """The deck of a transient of ``samples`` steps of ``step_s``, all drivers at rest, thermal noise in every resistor.
+
+    It writes one plot of ``samples`` + 1 points with ``i(vm0)`` ... (A); the first is the operating point, without
+    noise. The tile has no memory, so that each later point is a draw of its own. ngspice solves more points than it
+    writes (some four a step, for each step is a corner of the sources).
+    """
+    check_tile(g_uS, wire_ohm)
+    _check_ohmic(access)
+    if samples < 1 or not 0.0 < step_s < math.inf:
+        raise RangeError(f"spice: {samples} samples of {step_s!r} s. Fix: 1 or more, of a time above 0.")
+    rows, cols = g_uS.shape
+    elements = _array(g_uS, wire_ohm, access, temperature_K)
+    return "\n".join(
+        [
+            "* thermal noise of a tile in time",
+            *elements,
+            *_johnson_sources(elements, step_s, temperature_K),
+            *(f"vd{i} d{i} 0 0" for i in range(rows)),
+            options(temperature_K, "interp"),
+            *script(
+                "save " + " ".join(f"i(vm{j})" for j in range(cols)),
+                f"tran {step_s!r} {samples * step_s!r}",
+                f"write {RAW_FILE}",
+            ),
         ]
     )

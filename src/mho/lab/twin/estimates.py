@@ -56,7 +56,8 @@ def spread(name: str, values: list[float], measured_var: float, unit: str, how: 
     """Standard deviation of the law that ``values`` were drawn from, each measured with ``measured_var``.
 
     Sum (x - mean)^2 / (sigma^2 + measured_var) ~ chi2(n - 1): the interval is that of the population that this chip
-    was drawn from, not of the realised spread. At least two values.
+    was drawn from, not of the realised spread. Its width is chance in n draws: where ``measured_var`` is small beside
+    sigma^2 (here 1e-4 of it) better measurements do not narrow it. At least two values.
     """
     from scipy import stats  # type: ignore[import-untyped,unused-ignore]
 
@@ -69,16 +70,20 @@ def spread(name: str, values: list[float], measured_var: float, unit: str, how: 
     return Estimate(name, found[0], found[1], found[2], unit, how)
 
 
-def realised(name: str, values: list[float], measured_var: float, unit: str, how: str) -> Estimate:
-    """Standard deviation (n - 1) of these very parts, each measured with ``measured_var``; no law behind them is asked.
+def realised(name: str, values: list[float], measured_var: list[float], unit: str, how: str) -> Estimate:
+    """Standard deviation (n - 1) of these very parts, each measured with its ``measured_var``; no law is asked for.
 
-    var of the squared spread: (4 s^2 u + 2 u^2) / (n - 1), u = measured_var.
+    With x the measured parts, d their deviations and u the variances of measurement, the square of the spread is
+    (sum d^2) / (n - 1) - mean u, and its variance (4 sum (d^2 - u) u + 2 sum u^2) / (n - 1)^2: a part that lies far
+    out counts with its own error, which is often larger than the mean (a gain's grows with the gain).
     """
     n = len(values)
     mean = math.fsum(values) / n
-    square = math.fsum((x - mean) ** 2 for x in values) / (n - 1) - measured_var
-    se = math.sqrt((4 * max(square, 0.0) * measured_var + 2 * measured_var**2) / (n - 1))
-    return root(name, square, se, unit, how)
+    squares = [(x - mean) ** 2 for x in values]
+    square = (math.fsum(squares) - math.fsum(measured_var) * (n - 1) / n) / (n - 1)
+    true = math.fsum((d - u) * u for d, u in zip(squares, measured_var, strict=True))
+    var = 4 * max(true, 0.0) + 2 * math.fsum(u * u for u in measured_var)
+    return root(name, square, math.sqrt(var) / (n - 1), unit, how)
 
 
 def exactly(name: str, value: int, unit: str, how: str) -> Estimate:

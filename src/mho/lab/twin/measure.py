@@ -6,6 +6,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from mho.lab.clock import wait
 from mho.lab.protocol import CellStatus, Device
 from mho.lab.twin import design
 from mho.lab.twin.measurements import AgedRead, Measurements, Pairs, Role, Writing
@@ -15,16 +16,6 @@ Say = Callable[[str], None]
 
 def quiet(text: str) -> None:
     """Say nothing."""
-
-
-def can_wait(device: object) -> Callable[[float], None] | None:
-    """The device's own ``wait(seconds)``, also behind a session; ``None`` where only real time passes."""
-    for _ in range(8):
-        found = getattr(device, "wait", None)
-        if callable(found):
-            return found  # type: ignore[no-any-return]
-        device = getattr(device, "device", None)
-    return None
 
 
 @final
@@ -152,13 +143,12 @@ def _judge(bench: _Bench, plan: design.Plan, writings: list[Writing], pairs: lis
             moments.add(bench.read()[0])
     writings.append(_written(targets_uS, stuck, moments))
     ages: list[AgedRead] = []
-    wait = can_wait(bench.device)
-    if wait is None or not bench.can.read_back:
+    if not (bench.can.max_wait_s and bench.can.read_back):
         return ages
     waited = 0.0
     for age_s in plan.ages_s:
         say(f"age {age_s:g} s")
-        wait(age_s - waited)
+        wait(bench.device, age_s - waited)
         waited = age_s
         later = _Moments()
         for _ in range(plan.reads_an_age):

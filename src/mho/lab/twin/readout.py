@@ -247,14 +247,14 @@ def populations(own: Columns, error: Columns, top: int, out: int | None) -> dict
         return {}
     how = "spread over the columns, chi-square"
     own_how = "spread of this tile's own columns"
-    gains, gain_var = own.gain.double().tolist(), float(error.gain.double().square().mean())
+    gains, gain_var = own.gain.double().tolist(), error.gain.double().square()
     found = [
-        spread("adc.gain_d2d", gains, gain_var, "1", how),
-        realised("tile.gain_spread", gains, gain_var, "1", own_how),
+        spread("adc.gain_d2d", gains, float(gain_var.mean()), "1", how),
+        realised("tile.gain_spread", gains, gain_var.tolist(), "1", own_how),
     ]
     if out is not None:
         offsets = (own.offset.double() * top).tolist()
-        var = float((error.offset.double() * top).square().mean())
-        found.append(spread("adc.offset_d2d_lsb", offsets, var, "LSB", how))
-        found.append(realised("tile.offset_spread_lsb", offsets, var, "LSB", own_how))
+        var = (error.offset.double() * top).square()
+        found.append(spread("adc.offset_d2d_lsb", offsets, float(var.mean()), "LSB", how))
+        found.append(realised("tile.offset_spread_lsb", offsets, var.tolist(), "LSB", own_how))
     return {e.name: e for e in found}
