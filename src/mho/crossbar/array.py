@@ -7,7 +7,6 @@ differentiable: quantised levels and the clip at full scale pass gradients strai
 exactly (the programming error depends on the target, and so does its gradient).
 """
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -300,12 +299,13 @@ def _read_var(
     return tuple(result)
 
 
-@functools.lru_cache(maxsize=512)
 def _cells_as_read(cell: Cell, readout: Readout, columns: int) -> tuple[tuple[Cell, tuple[int, ...]], ...]:
     """The cell as reads of this length see it, and the columns that do: one entry, or one a distinct time.
 
     What the repeats of a read share is averaged over all of them together.
     """
+    if readout.repeats == 1 and not readout.column_windows and not readout.column_repeats:
+        return ((cell, ()),)
     windows, counts = column_windows(readout, columns), column_repeats(readout, columns)
     shared = not fresh_each_read(cell)
     columns_of: dict[float, list[int]] = {}
