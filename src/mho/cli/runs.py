@@ -36,7 +36,7 @@ def run(
     from mho.evaluation.atomic import write_atomically
     from mho.experiments.kinds import run_any
 
-    if device != "cpu":
+    if device.startswith("cuda"):
         import torch
 
         # What GPUs are bought for: TF32 products (10 bits of mantissa), and the fastest convolution of each shape.
