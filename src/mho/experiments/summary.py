@@ -93,8 +93,7 @@ def page_of(
         summary=summary,
         curves_noise=tuple(_curve(NAMES[n], r, "noise_scale") for n, r in measured.noise.items()) or None,
         curves_age=tuple(_curve(NAMES[n], r, "age_s") for n, r in measured.age.items()) or None,
-        age_caption=f"The same networks on chips of {measured.age_hardware}, with global drift compensation."
-        " Line: mean over chips. Band: 5th to 95th percentile. Open marks: the worst chip.",
+        age_caption=f"The same networks on chips of {measured.age_hardware}, with global drift compensation.",
         histogram=tuple(Group(NAMES[n], r.accuracy().to_numpy().ravel()) for n, r in measured.final.items()),
         training=tuple(
             History(name, np.arange(1, len(h.epochs) + 1), np.array([e.loss for e in h.epochs]))
