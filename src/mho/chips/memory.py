@@ -86,13 +86,14 @@ def array_bytes(array: Array, shared: Iterable[Tensor] = ()) -> int:
 
 
 def at_most_bytes(hw: Hardware, weight: Tensor, op: Op) -> int:
-    """More than any array of ``weight`` takes, without programming one.
+    """More than any array of ``weight`` takes with what is kept to read it, without programming one.
 
     A slice has a weight, and at most a read variance and a shot weight of its shape; what is static in the periphery
-    is at most one number a row, and six a part and column.
+    is at most one number a row, and six a part and column; a matrix has a second copy (:mod:`mho.crossbar.packed`).
     """
     periphery = op.rows + 6 * parts(op, hw) * len(weight)
-    return weight.element_size() * (3 * hw.mapping.slices * weight.numel() + periphery) + 8 * periphery
+    copies = 3 * hw.mapping.slices + 1
+    return weight.element_size() * (copies * weight.numel() + periphery) + 8 * periphery
 
 
 def _tensors(array: Array) -> Iterable[Tensor]:

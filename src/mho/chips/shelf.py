@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mho.chips.memory import array_bytes
 from mho.crossbar.array import Array
+from mho.crossbar.reader import packed_bytes
 from mho.errors import InputError
 from mho.nn.site import Site, is_traced
 
@@ -38,7 +39,7 @@ class Shelf(Mapping[str, Sequence[Array]]):
         for name in places:
             self.array(name, 0)
         self.chip_bytes = sum(self._sizes.values())
-        """What the arrays of one chip take."""
+        """What the arrays of one chip take, with what is kept to read them."""
         fit = len(seeds) if budget is None or self.chip_bytes == 0 else budget // self.chip_bytes
         self.chips_at_once = min(fit, len(seeds))
         """How many chips are kept: the whole lot, or as many as fit; 0: not even one."""
@@ -64,7 +65,8 @@ class Shelf(Mapping[str, Sequence[Array]]):
         site, weight, bound = self._places[name]
         self._make_room(self._sizes.get(name, 0), chip)
         array = self._make(site, weight, bound, self._seeds[chip])
-        size = self._sizes[name] = array_bytes(array, (weight,) if bound is None else (weight, bound))
+        own = array_bytes(array, (weight,) if bound is None else (weight, bound))
+        size = self._sizes[name] = own + packed_bytes(array, site.op, site.hw)
         self._make_room(size, chip)
         if self.budget is None or self.kept_bytes + size <= self.budget:
             self.kept_bytes += size

@@ -5,6 +5,7 @@ one another. Every worker has a shallow replica of the network (its own modules 
 that nothing that a forward pass writes on its modules meets another chip's.
 """
 
+import ctypes
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -12,11 +13,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from mho.crossbar.kernels.native import native
 from mho.nn.site import is_traced
 
 Module = TypeVar("Module", bound=nn.Module)
 STATELESS = ("torch", "mho")
 """Packages whose modules keep nothing from pass to pass in eval mode, but in attributes of their own."""
+_BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 SMALL_BYTES = 64 * 2**20
 """Arrays of a chip above which a product is large enough to be worth cutting over the cores."""
 
@@ -71,31 +74,50 @@ def on_workers(run: Callable[[int, int], Any], chips: int, workers: int) -> list
     threads, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
     results: list[Any] = [None] * chips
     errors: list[BaseException] = []
-    left = iter(range(chips))
+    left, numbers = iter(range(chips)), iter(range(workers))
     deal = threading.Lock()
 
-    def work(worker: int) -> None:
-        torch.set_num_threads(1)
-        with torch.inference_mode(inference), torch.no_grad():
-            while not errors:
-                with deal:
-                    chip = next(left, None)
-                if chip is None:
-                    return
-                try:
+    def work() -> None:
+        try:
+            torch.set_num_threads(1)  # a thread's own setting
+            with deal:
+                worker = next(numbers)
+            with torch.inference_mode(inference), torch.no_grad():
+                while not errors:
+                    with deal:
+                        chip = next(left, None)
+                    if chip is None:
+                        return
                     results[chip] = run(worker, chip)
-                except BaseException as error:
-                    errors.append(error)
+        except BaseException as error:
+            errors.append(error)
 
-    others = [threading.Thread(target=work, args=(i,), name=f"mho chips {i}", daemon=True) for i in range(1, workers)]
     try:
-        for thread in others:
-            thread.start()
-        work(0)
+        torch.set_num_threads(1)
+        together(work, workers)
     finally:
-        for thread in others:
-            thread.join()
         torch.set_num_threads(threads)
     if errors:
         raise errors[0]
     return results
+
+
+def together(work: Callable[[], None], workers: int) -> None:
+    """``work()`` in ``workers`` threads at once, this one among them; it must not raise.
+
+    They are torch's own OpenMP threads where torch has any that can be asked: these wait for work by spinning for
+    some milliseconds after a product, on the very cores that other threads would want.
+    """
+    parallel = native().parallel
+    if parallel is not None:
+        body = _BODY(lambda _: work())
+        ctypes.CFUNCTYPE(None, _BODY, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)(parallel)(body, None, workers, 0)
+        return
+    others = [threading.Thread(target=work, name=f"mho chips {i}", daemon=True) for i in range(1, workers)]
+    try:
+        for thread in others:
+            thread.start()
+        work()
+    finally:
+        for thread in others:
+            thread.join()
