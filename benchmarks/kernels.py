@@ -29,7 +29,7 @@ def cases(n: int) -> dict[str, tuple[Callable[[], object], Callable[[], object]]
     pixels, outputs = 64, 16
     batch = max(n // (pixels * outputs), 1)
     x, out = torch.randn(batch * pixels * outputs), torch.empty(batch * pixels * outputs)
-    mask, grad = torch.empty_like(x, dtype=torch.uint8), torch.randn_like(x)
+    rails, grad = torch.empty_like(x, dtype=torch.int8), torch.randn_like(x)
     rows, row_map = torch.rand(x.numel() // outputs, 1), torch.rand(batch, pixels)
 
     def adc_in_torch(s: float | torch.Tensor) -> torch.Tensor:
@@ -46,17 +46,17 @@ def cases(n: int) -> dict[str, tuple[Callable[[], object], Callable[[], object]]
         "add_normal": (lambda: kernels.add_normal(x, 0.1, 1, out), lambda: x + 0.1 * torch.randn_like(x)),
         "absmax_sumsq": (lambda: kernels.absmax_sumsq(x), lambda: (x.abs().max(), x.square().sum())),
         "quantize": (lambda: kernels.quantize(x, 2.0, 127, out), quantize_in_torch),
-        "adc_": (lambda: kernels.adc_(out, 0.1, 1, 2.0, 127, mask=mask), lambda: adc_in_torch(0.1)),
+        "adc_": (lambda: kernels.adc_(out, 0.1, 1, 2.0, 127, rails=rails), lambda: adc_in_torch(0.1)),
         "adc_ [A, P] map": (
-            lambda: kernels.adc_(out, 0.1, 1, 2.0, 127, sigma_map=row_map, mask=mask),
+            lambda: kernels.adc_(out, 0.1, 1, 2.0, 127, sigma_map=row_map, rails=rails),
             lambda: adc_in_torch(torch.sqrt(row_map.square() + 0.01)[:, None]),
         ),
         "adc_ rows map": (
-            lambda: kernels.adc_(out, 0.1, 1, 2.0, 127, sigma_map=rows, mask=mask),
+            lambda: kernels.adc_(out, 0.1, 1, 2.0, 127, sigma_map=rows, rails=rails),
             lambda: adc_in_torch(torch.sqrt(row_map.square() + 0.01)[:, None]),
         ),
-        "adc_ no noise": (lambda: kernels.adc_(out, 0.0, 1, 2.0, 127, mask=mask), lambda: adc_in_torch(0.0)),
-        "masked": (lambda: kernels.masked(grad, mask, out), lambda: grad * mask),
+        "adc_ no noise": (lambda: kernels.adc_(out, 0.0, 1, 2.0, 127, rails=rails), lambda: adc_in_torch(0.0)),
+        "unclipped": (lambda: kernels.unclipped(grad, rails, out), lambda: grad * (rails == 0)),
         "pass_inside_": (
             lambda: kernels.pass_inside_(grad, x, 2.0),
             lambda: (torch.where(x.abs() <= 2.0, grad, 0.0), torch.where(x.abs() > 2.0, grad * x.sign(), 0.0).sum()),

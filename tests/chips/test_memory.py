@@ -17,10 +17,12 @@ from mho.chips import Chips, lot, memory
 from mho.chips.memory import array_bytes, at_most_bytes, available_bytes, budget_bytes, size_text
 from mho.chips.shelf import Shelf
 from mho.crossbar.array import Array
+from mho.crossbar.ops import LinearOp
 from mho.errors import InputError
 from mho.evaluation.result import Result
 from mho.hardware import GenericCell, Hardware, Readout, load_hardware
 from mho.nn import analog_layers
+from mho.nn.site import Site
 
 X = torch.randn(5, 6, generator=torch.Generator().manual_seed(9))
 HW = NOISY.replace(cell=GenericCell(programming_noise=0.1, drift_nu=0.05, drift_nu_d2d=0.02, read_noise=0.02))
@@ -66,7 +68,8 @@ def test_a_chips_bytes_are_those_of_its_tensors() -> None:
     found = _lot(None)
     arrays = [found.substrate.arrays[name][2] for name in found.substrate.arrays]
     tensors = [t for a in arrays for t in (*a.weights, *(a.read_var or ()))]
-    assert _chip_bytes() == sum(t.untyped_storage().nbytes() for t in tensors)
+    copies = [a.weights[0] for a in arrays]  # the layout that a reader keeps of each matrix
+    assert _chip_bytes() == sum(t.untyped_storage().nbytes() for t in (*tensors, *copies))
     assert array_bytes(Array(weights=(X, X))) == X.untyped_storage().nbytes()
     assert array_bytes(Array(weights=(X, X.t())), shared=(X,)) == 0
 
@@ -233,14 +236,14 @@ def test_compensation_of_a_chip_does_not_depend_on_where_its_lot_begins() -> Non
 
 
 def test_a_shelf_is_a_mapping_of_rows() -> None:
-    site = Hardware(name="x")
+    site = Site("x", LinearOp(6, 5), Hardware(name="ideal"))
     made: list[tuple[str, int]] = []
 
-    def make(place: Hardware, weight: Tensor, bound: Tensor | None, seed: int) -> Array:
+    def make(place: Site, weight: Tensor, bound: Tensor | None, seed: int) -> Array:
         made.append((place.name, seed))
         return Array(weights=(weight.clone(),))
 
-    shelf = Shelf({"a": (site, X, None)}, (5, 6, 7), make, None)  # type: ignore[dict-item, arg-type]
+    shelf = Shelf({"a": (site, X, None)}, (5, 6, 7), make, None)
     assert len(shelf) == 1
     assert list(shelf) == ["a"]
     assert len(shelf["a"]) == 3

@@ -1,5 +1,8 @@
 """Chips beside one another, each on one core: the numbers of one after the other."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from small_networks import NOISY, Digits, calibrated, mlp
@@ -118,3 +121,18 @@ def test_an_error_ends_all_workers_and_threads_are_as_before() -> None:
     assert on_workers(lambda worker, chip: 2 * chip, 9, 2) == [2 * c for c in range(9)]
     with torch.inference_mode():
         assert all(on_workers(lambda worker, chip: torch.is_inference_mode_enabled(), 4, 2))
+
+
+@torch.no_grad()
+def test_no_cycle_keeps_the_arrays_of_a_lot() -> None:
+    lot = mho.fabricate(calibrated(mlp(), HW, X), chips=3)
+    gone: list[bool] = []
+    weakref.finalize(lot.substrate.arrays.array(next(iter(lot.substrate.arrays)), 1).weights[0], gone.append, True)
+    gc.collect()
+    gc.disable()
+    try:
+        lot(X)
+        del lot
+        assert gone
+    finally:
+        gc.enable()

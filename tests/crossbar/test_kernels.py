@@ -124,12 +124,13 @@ def test_adc_is_the_reference(
     y = with_specials(values(a * o * p))
     sigma_map = values(a * p, seed=1, scale=0.5).abs().reshape(a, p) if mapped else None
     columns = values(o, seed=2) if "columns" in mapped else None
-    mask = torch.full((a * o * p,), 7, dtype=torch.uint8)
+    rails = torch.full((a * o * p,), 7, dtype=torch.int8)
     v, readout = reference.adc(y.view(shape), sigma, 9, r, sigma_map, columns)
     expected, inside = reference.quantize(v, r, levels).view(-1), v.view(-1).abs() <= r
-    got = kernels.adc_(y, sigma, 9, r, levels, shape=shape, sigma_map=sigma_map, columns=columns, mask=mask)
+    got = kernels.adc_(y, sigma, 9, r, levels, shape=shape, sigma_map=sigma_map, columns=columns, rails=rails)
     assert same(y, expected)
-    assert torch.equal(mask, inside.to(torch.uint8))
+    assert torch.equal(rails == 0, inside)
+    assert torch.equal(rails, reference.rails(v.view(-1), r))
     assert tuple(got) == pytest.approx(tuple(readout), rel=1e-13, nan_ok=True)
     assert got.clipped == int((~inside).sum())
 
@@ -162,10 +163,10 @@ def test_noise_slope_is_the_derivative_of_noise() -> None:
 
 
 @pytest.mark.parametrize("n", SIZES)
-def test_adc_without_mask_gives_the_same(n: int, threads: int) -> None:
+def test_adc_without_rails_gives_the_same(n: int, threads: int) -> None:
     y, other = values(n), values(n)
-    mask = torch.empty(n, dtype=torch.bool)
-    assert kernels.adc_(y, 0.2, 3, 1.0, 15) == kernels.adc_(other, 0.2, 3, 1.0, 15, mask=mask)
+    rails = torch.empty(n, dtype=torch.int8)
+    assert kernels.adc_(y, 0.2, 3, 1.0, 15) == kernels.adc_(other, 0.2, 3, 1.0, 15, rails=rails)
     assert torch.equal(y, other)
 
 
@@ -181,12 +182,23 @@ def test_adc_map_of_one_dimension_is_rows() -> None:
 
 
 @pytest.mark.parametrize("n", SIZES)
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool])
-def test_masked_is_where(n: int, dtype: torch.dtype, threads: int) -> None:
-    g, mask = with_specials(values(n)), (values(n, seed=2) > 0).to(dtype)
-    expected = torch.where(mask != 0, g, 0.0)
-    assert same(kernels.masked(g, mask, torch.empty(n)), expected)
-    assert same(kernels.masked(g, mask, g), expected)
+def test_unclipped_is_the_reference(n: int, threads: int) -> None:
+    g, rails = values(n), torch.arange(n).remainder(7).sub(3).clamp(-1, 2).to(torch.int8)  # all four rails
+    expected, slope = reference.unclipped(g, rails)
+    out, found = kernels.unclipped(g, rails)
+    assert same(out, expected)
+    assert found == pytest.approx(slope, rel=1e-12, abs=1e-12)
+    again, none = kernels.unclipped(g, rails, g, slope=False)
+    assert again is g and same(g, expected) and none == 0.0
+
+
+def test_a_nan_of_the_gradient_passes_only_where_nothing_clipped() -> None:
+    g, rails = with_specials(values(40)), torch.ones(40, dtype=torch.int8)
+    assert same(kernels.unclipped(g, rails)[0], torch.zeros(40))
+    assert math.isnan(kernels.unclipped(g, rails)[1])
+    nowhere, slope = kernels.unclipped(g, rails.fill_(2))
+    assert same(nowhere, torch.zeros(40)) and slope == 0.0
+    assert same(kernels.unclipped(g, rails.zero_())[0], g)
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -216,10 +228,10 @@ def test_layout_helpers() -> None:
     copy = kernels.like_layout(x, other)
     assert copy.stride() == other.stride() and torch.equal(copy, x)
     assert kernels.like_layout(x, x) is x
-    mask = torch.empty_like(other, dtype=torch.bool).copy_(x > 0)
-    got = kernels.masked(x, mask)
+    rails = torch.empty_like(other, dtype=torch.int8).copy_(-1 * (x < 0))
+    got, _ = kernels.unclipped(x, rails)
     assert got.stride() == other.stride() and torch.equal(got, x.clamp(min=0))
-    assert torch.equal(kernels.masked(x, mask, torch.empty_like(x)), x.clamp(min=0))
+    assert torch.equal(kernels.unclipped(x, rails, torch.empty_like(x))[0], x.clamp(min=0))
 
 
 @pytest.mark.parametrize(
@@ -241,7 +253,7 @@ def test_other_tensors_are_refused(x: torch.Tensor) -> None:
         lambda: kernels.absmax_sumsq(x),
         lambda: kernels.quantize(x, 1.0, 3, ok),
         lambda: kernels.adc_(x, 0.1, 1, 1.0, 3),
-        lambda: kernels.masked(x, ok.bool(), ok),
+        lambda: kernels.unclipped(x, ok.to(torch.int8), ok),
         lambda: kernels.pass_inside_(ok, x, 1.0),
     ):
         with pytest.raises(InputError, match=r"mho\.crossbar\.kernels"):
@@ -273,8 +285,8 @@ def test_impossible_numbers_are_refused() -> None:
         lambda: kernels.adc_(x, 0.1, 1, 1.0, 3, sigma_map=torch.ones(2, 1, 1)),
         lambda: kernels.adc_(x, 0.1, 1, 1.0, 3, sigma_map=torch.ones(4), shape=(2, 2, 1)),
         lambda: kernels.adc_(x, 0.1, 1, 1.0, 3, sigma_map=torch.ones(4), shape=(4, 2, 1)),
-        lambda: kernels.adc_(x, 0.1, 1, 1.0, 3, mask=torch.zeros(4)),
-        lambda: kernels.adc_(torch.zeros(3, 2).t(), 0.1, 1, 1.0, 3, mask=torch.zeros(2, 3).bool()),
+        lambda: kernels.adc_(x, 0.1, 1, 1.0, 3, rails=torch.zeros(4)),
+        lambda: kernels.adc_(torch.zeros(3, 2).t(), 0.1, 1, 1.0, 3, rails=torch.zeros(2, 3, dtype=torch.int8)),
         lambda: kernels.like_layout(torch.zeros(3, 2), torch.zeros(2, 3)),
         lambda: kernels.pass_inside_(x, out, -1.0),
         lambda: kernels.quantize(torch.zeros(2, 2), 1.0, 3, out),
@@ -364,11 +376,15 @@ def test_many_builds_at_once(tmp_path: Path) -> None:
 
 def test_without_the_library_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     def results() -> list[object]:
-        x, mask, out = values(3000), torch.empty(3000, dtype=torch.uint8), torch.empty(3000)
+        x, rails, out = values(3000), torch.empty(3000, dtype=torch.int8), torch.empty(3000)
         found: list[object] = [kernels.normal_(torch.empty(60, 50).t(), 3), kernels.add_normal(x, 0.1, 4, hi=1.0)]
         found += [kernels.absmax_sumsq(x), kernels.quantize(x, 1.0, 7, out), out]
-        found += [tuple(kernels.adc_(x, 0.1, 5, 1.0, 7, sigma_map=values(50).view(10, 5), mask=mask)), x, mask.clone()]
-        found += [kernels.masked(x, mask, torch.empty(3000)), kernels.pass_inside_(out, x, 0.5), out]
+        found += [
+            tuple(kernels.adc_(x, 0.1, 5, 1.0, 7, sigma_map=values(50).view(10, 5), rails=rails)),
+            x,
+            rails.clone(),
+        ]
+        found += [*kernels.unclipped(x, rails, torch.empty(3000)), kernels.pass_inside_(out, x, 0.5), out]
         return found
 
     compiled = results()

@@ -50,19 +50,20 @@ def _keeps_nothing(m: nn.Module) -> bool:
 
 def replica(module: Module) -> Module:
     """A copy of the tree of modules with the same parameters and buffers; assignments to it stay with it."""
-    made: dict[int, nn.Module] = {}
+    return _copied(module, {})  # type: ignore[return-value]  # of the same type
 
-    def copied(m: nn.Module) -> nn.Module:
-        if id(m) in made:
-            return made[id(m)]
-        twin = m.__new__(type(m))
-        made[id(m)] = twin
-        twin.__dict__ = m.__dict__.copy()
-        twin.__dict__["_parameters"], twin.__dict__["_buffers"] = m._parameters.copy(), m._buffers.copy()
-        twin.__dict__["_modules"] = {name: None if c is None else copied(c) for name, c in m._modules.items()}
-        return twin
 
-    return copied(module)  # type: ignore[return-value]  # of the same type
+def _copied(m: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
+    # Not inside replica: a function that knows itself is a cycle, which would keep every chip's arrays for a while.
+    if id(m) in made:
+        return made[id(m)]
+    twin = m.__new__(type(m))
+    made[id(m)] = twin
+    twin.__dict__ = m.__dict__.copy()
+    twin.__dict__["_parameters"], twin.__dict__["_buffers"] = m._parameters.copy(), m._buffers.copy()
+    children = m._modules.items()
+    twin.__dict__["_modules"] = {name: None if c is None else _copied(c, made) for name, c in children}
+    return twin
 
 
 def on_workers(run: Callable[[int, int], Any], chips: int, workers: int) -> list[Any]:

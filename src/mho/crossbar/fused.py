@@ -8,7 +8,7 @@ takes ``mvm`` itself. A parity test holds the two together.
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -186,67 +186,55 @@ def _range_of(absmax: float, sumsq: float, count: int, sigmas: float | None) -> 
     return absmax if sigmas is None else sigmas * (sumsq / max(count, 1)) ** 0.5
 
 
-class Clip(NamedTuple):
-    """What the ADC of one part clipped. ``inside``: where it did not (uint8; ``None``: nowhere clipped); ``rail``: the
-    sign of each output, int8, where a range that several parts share is learned."""
-
-    inside: Tensor | None
-    rail: Tensor | None
-
-
 def _forward(
-    x: Tensor, w: Tensor, bias: Tensor | None, call: Call, clips: list[Clip] | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """(output, dense input, quantised input, output before the bias where the range of one tile is learned).
+    x: Tensor, w: Tensor, bias: Tensor | None, call: Call, rails: list[Tensor | None] | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(output, dense input, quantised input).
 
-    ``clips``: filled with what each part's ADC clipped, for the backward pass; ``None``: not needed.
+    ``rails``: filled with what each part's ADC clipped, int8 as of ``kernels.adc_`` (``None``: nothing), for the
+    backward pass; ``None``: not needed.
     """
     x = kernels.dense(x)
     x_q, seen_in = _quantize_input(x, call)
-    out, saw, rails = _read_parts(x_q, w, bias, call, clips)
+    out, saw = _read_parts(x_q, w, bias, call, rails)
     call.seen = (seen_in, saw)
-    return out, x, x_q, rails
+    return out, x, x_q
 
 
 def _read_parts(
-    x_q: Tensor, w: Tensor, bias: Tensor | None, call: Call, clips: list[Clip] | None
-) -> tuple[Tensor, float, Tensor | None]:
-    """(output, the range that it asks for, output before the bias where the range of one tile is learned)."""
+    x_q: Tensor, w: Tensor, bias: Tensor | None, call: Call, rails: list[Tensor | None] | None
+) -> tuple[Tensor, float]:
+    """(output, the range that it asks for)."""
     found = call.circuit
     op = found.op
     out: Tensor | None = None
     absmax, sumsq, count = 0.0, 0.0, 0
-    alone = len(found.blocks) == 1
     for part, block in enumerate(found.blocks):
         cut = op.cut_input(x_q, block)
         y = kernels.dense(op.apply(cut, op.cut_weight(w, block), None))
-        mask, stats = _convert_output_(y, cut, part, call, clips is not None)
-        if clips is not None:
-            signed = call.learned and not alone and mask is not None
-            clips.append(Clip(mask, y.sign().to(torch.int8) if signed else None))
+        rail, stats = _convert_output_(y, cut, part, call, rails is not None)
+        if rails is not None:
+            rails.append(rail)
         absmax, sumsq, count = _worse(absmax, stats[0]), sumsq + stats[1], count + y.numel()
         out = y if out is None else out.add_(y)
     assert out is not None
     saw = _range_of(absmax, sumsq, count, found.output_rms) if needs_adc_range(found.hw) else call.r_out
-    rails = out if call.learned and alone else None
-    if bias is not None:
-        out = out.add_(op.over_columns(bias)) if rails is None else out + op.over_columns(bias)
-    return out, saw, rails
+    return out if bias is None else out.add_(op.over_columns(bias)), saw
 
 
 @final
 class _FusedMvm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, ranges: Tensor, bias: Tensor | None, call: Call) -> Tensor:
-        clips: list[Clip] = []
-        out, x, x_q, rails = _forward(x, w, bias, call, clips)
-        ctx.call, ctx.clips, ctx.strides = call, clips, out.stride()
-        ctx.save_for_backward(x, x_q, w, ranges, bias, rails)
+        rails: list[Tensor | None] = []
+        out, x, x_q = _forward(x, w, bias, call, rails)
+        ctx.call, ctx.rails, ctx.strides = call, rails, out.stride()
+        ctx.save_for_backward(x, x_q, w, ranges, bias)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, x_q, w, ranges, bias, rails = ctx.saved_tensors
+        x, x_q, w, ranges, bias = ctx.saved_tensors
         call: Call = ctx.call
         (g,) = grads
         if torch.is_grad_enabled():
@@ -258,10 +246,9 @@ class _FusedMvm(torch.autograd.Function):
         need_in = need_x or (need_r and rounds_input and call.clips)
         g = _in_layout(g, ctx.strides)
         pieces, clipped, kept = [], 0.0, []
-        for clip, block in zip(ctx.clips, blocks, strict=True):
-            inside = g if clip.inside is None else kernels.masked(g, clip.inside)
-            if need_r and clip.inside is not None:
-                clipped += float(((g - inside) * (rails.sign() if clip.rail is None else clip.rail)).sum())
+        for rails, block in zip(ctx.rails, blocks, strict=True):
+            inside, slope = (g, 0.0) if rails is None else kernels.unclipped(g, rails, slope=need_r)
+            clipped += slope
             kept.append(inside)
             cut, w_cut = op.cut_input(x_q, block), op.cut_weight(w, block)
             pieces.append(op.backward(inside, cut, w_cut, need_in, need_w))
@@ -299,10 +286,10 @@ def _through_noise(
         sigma_map = read_sigma_map(g, cut, found, fresh.scale) if reads else None
         slope, total = kernels.noise_slope(
             g, periphery, part_seed(fresh.seed, part), memory_shape(g, op), sigma_map,
-            found.read_columns if reads else None,
+            found.read_columns if reads else None, total_only=not (need_x and reads),
         )  # fmt: skip
         of_range += total * periphery**2 / call.r_out if periphery else 0.0
-        if need_x and reads:
+        if slope is not None:
             squares = None if found.read_columns is None else found.read_columns.square()
             t = op.weigh_columns(slope, squares).mul_(0.5 * (found.read_sigma * fresh.scale) ** 2)
             pieces.append(op.pull_norm2(t, cut))
@@ -342,9 +329,9 @@ def _quantize_input(x: Tensor, call: Call) -> tuple[Tensor, float]:
 
 
 def _convert_output_(
-    y: Tensor, x: Tensor, part: int, call: Call, need_mask: bool
+    y: Tensor, x: Tensor, part: int, call: Call, need_rails: bool
 ) -> tuple[Tensor | None, tuple[float, float]]:
-    """Noise and ADC in place on one part; returns the mask of what was not clipped and statistics."""
+    """Noise and ADC in place on one part; returns the rails that clipped (``None``: none did) and statistics."""
     found, fresh = call.circuit, call.fresh
     if found.hw.adc is not None and call.r_out <= 0:
         call.r_out = _range_of(*kernels.absmax_sumsq(y), y.numel(), found.output_rms)
@@ -356,15 +343,16 @@ def _convert_output_(
         sigma_map = read_sigma_map(y, x, found, fresh.scale)
     if not rounding and sigma == 0 and sigma_map is None:
         return None, kernels.absmax_sumsq(y) if found.hw.adc is not None and call.observe else (0.0, 0.0)
-    mask = torch.empty_like(y, dtype=torch.uint8) if rounding and need_mask else None
+    rails = torch.empty_like(y, dtype=torch.int8) if rounding and need_rails else None
     seed = 0 if fresh is None else part_seed(fresh.seed, part)
     r_out = call.r_out if rounding else float("inf")
     result = kernels.adc_(
         y, sigma, seed, r_out, found.output_levels,
         shape=None if sigma_map is None else memory_shape(y, found.op),
-        sigma_map=sigma_map, columns=None if sigma_map is None else found.read_columns, mask=mask, observe=call.observe,
+        sigma_map=sigma_map, columns=None if sigma_map is None else found.read_columns, rails=rails,
+        observe=call.observe,
     )  # fmt: skip
-    return (mask if result.clipped else None), (result.absmax, result.sumsq)
+    return (rails if result.clipped else None), (result.absmax, result.sumsq)
 
 
 def read_sigma_map(y: Tensor, x: Tensor, found: Circuit, scale: float) -> Tensor:

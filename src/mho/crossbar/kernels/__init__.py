@@ -4,7 +4,7 @@ Every function works on every machine: where no C compiler is found, :mod:`mho.c
 torch) computes the same bits, slower. :func:`available` and :func:`status` say which of the two runs, and why.
 """
 
-from mho.crossbar.kernels.gradients import masked, noise_slope, pass_inside_
+from mho.crossbar.kernels.gradients import noise_slope, pass_inside_, unclipped
 from mho.crossbar.kernels.layout import dense, is_dense, like_layout
 from mho.crossbar.kernels.native import available, status
 from mho.crossbar.kernels.noise import add_normal, normal_
@@ -23,10 +23,10 @@ __all__ = [
     "dense",
     "is_dense",
     "like_layout",
-    "masked",
     "noise_slope",
     "normal_",
     "pass_inside_",
     "quantize",
     "status",
+    "unclipped",
 ]

@@ -18,6 +18,7 @@
 #define SERIAL_BELOW_PLAIN 262144 /* 0.1 to 0.3 ns an element */
 #define SERIAL_BELOW_NOISY 65536  /* 0.5 to 1 ns an element */
 #define MAGNITUDE 0x7FFFFFFF
+#define NOWHERE 2 /* the rail of a NaN */
 #define LINES 16 /* independent sums, so that the order of addition is the same for every vector width */
 
 typedef void (*parallel_fn)(void (*)(void *), void *, unsigned, unsigned);
@@ -31,7 +32,7 @@ typedef struct {
 typedef struct {
     const float *x, *map, *columns, *bias;
     float *out;
-    uint8_t *mask;
+    int8_t *rails;
     uint64_t seed;
     int64_t outer, inner; /* O and P of a view [A, O, P] */
     float sigma, low, high, range, up, down, levels;
@@ -243,9 +244,13 @@ static void adc_body(const args *a, int64_t begin, int len, tally *t) {
         for (int i = 0; i < len; i++) clipped += (as_int(v[i]) & MAGNITUDE) > range;
         t->clipped += clipped;
     }
-    if (a->mask) {
-        uint8_t *mask = a->mask + begin;
-        for (int i = 0; i < len; i++) mask[i] = (uint8_t)((as_int(v[i]) & MAGNITUDE) <= range);
+    if (a->rails) {
+        int8_t *rails = a->rails + begin;
+        for (int i = 0; i < len; i++) {
+            const int32_t bits = as_int(v[i]), size = bits & MAGNITUDE;
+            const int32_t rail = ((bits >> 31) | 1) & -(int32_t)(size > range);
+            rails[i] = (int8_t)(size > 0x7F800000 ? NOWHERE : rail);
+        }
     }
     if (range < 0x7F800000)
         convert(a, v, y, len);
@@ -259,7 +264,7 @@ static void noise_slope_body(const args *a, int64_t begin, int len, tally *t) {
     float z[BLOCK], s[BLOCK];
     double line[LINES] = {0};
     const float *g = a->x + begin, sigma = a->sigma;
-    float *out = a->out + begin;
+    float *out = a->out ? a->out + begin : z; /* the sum alone */
     block_normals(a->seed, (uint64_t)(begin / BLOCK), z);
     if (a->map)
         deviations(a, begin, len, s);
@@ -277,13 +282,25 @@ static void noise_slope_body(const args *a, int64_t begin, int len, tally *t) {
     t->sum += add_lines(line);
 }
 
-static void masked_body(const args *a, int64_t begin, int len, tally *t) {
+static void unclipped_body(const args *a, int64_t begin, int len, tally *t) {
+    float part[BLOCK];
+    double line[LINES] = {0};
     const float *g = a->x + begin;
-    const uint8_t *mask = a->mask + begin;
+    const int8_t *rails = a->rails + begin;
     float *out = a->out + begin;
-    (void)t;
     ELEMENTWISE
-    for (int i = 0; i < len; i++) out[i] = as_float(as_int(g[i]) & -(int32_t)(mask[i] != 0));
+    for (int i = 0; i < len; i++) {
+        const int32_t rail = rails[i], grad = as_int(g[i]);
+        const int32_t free = -(int32_t)(rail == 0), clipped = -(int32_t)(rail == 1 || rail == -1);
+        part[i] = as_float((grad ^ (rail & ~MAGNITUDE)) & clipped);
+        out[i] = as_float(grad & free);
+    }
+    if (!a->watch) return;
+    int i = 0;
+    for (; i + LINES <= len; i += LINES)
+        for (int k = 0; k < LINES; k++) line[k] += (double)part[i + k];
+    for (int k = 0; i + k < len; k++) line[k] += (double)part[i + k];
+    t->sum += add_lines(line);
 }
 
 static void pass_inside_body(const args *a, int64_t begin, int len, tally *t) {
@@ -331,10 +348,10 @@ void mho_quantize(const float *x, float *out, int64_t n, float range, float up, 
     report(&t, stats);
 }
 
-void mho_adc(float *y, const float *map, const float *columns, const float *bias, uint8_t *mask, int64_t n, int64_t outer, int64_t inner, float sigma,
+void mho_adc(float *y, const float *map, const float *columns, const float *bias, int8_t *rails, int64_t n, int64_t outer, int64_t inner, float sigma,
              uint64_t seed, float range, float up, float down, float levels, double *stats, parallel_fn parallel,
              int threads) {
-    const args a = {.out = y,       .map = map,       .columns = columns, .bias = bias, .mask = mask,
+    const args a = {.out = y,       .map = map,       .columns = columns, .bias = bias, .rails = rails,
                     .outer = outer, .inner = inner,   .sigma = sigma,     .seed = seed, .range = range, .up = up, .down = down,   .levels = levels,
                     .watch = stats != 0};
     const tally t = run(adc_body, &a, n, SERIAL_BELOW_NOISY, parallel, threads);
@@ -349,9 +366,11 @@ void mho_noise_slope(const float *g, float *out, const float *map, const float *
     report(&t, stats);
 }
 
-void mho_masked(const float *g, const uint8_t *mask, float *out, int64_t n, parallel_fn parallel, int threads) {
-    const args a = {.x = g, .mask = (uint8_t *)mask, .out = out};
-    run(masked_body, &a, n, SERIAL_BELOW_PLAIN, parallel, threads);
+void mho_unclipped(const float *g, const int8_t *rails, float *out, int64_t n, double *stats, parallel_fn parallel,
+                   int threads) {
+    const args a = {.x = g, .rails = (int8_t *)rails, .out = out, .watch = stats != 0};
+    const tally t = run(unclipped_body, &a, n, SERIAL_BELOW_PLAIN, parallel, threads);
+    report(&t, stats);
 }
 
 void mho_pass_inside(float *g, const float *x, int64_t n, float range, double *stats, parallel_fn parallel, int threads) {

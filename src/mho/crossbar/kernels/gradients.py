@@ -19,28 +19,35 @@ from mho.crossbar.kernels.native import native
 from mho.errors import InputError
 
 
-def masked(g: torch.Tensor, mask: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-    """``out = g where mask, else 0``; ``out`` may be ``g``. Returns ``out``.
+def unclipped(
+    g: torch.Tensor, rails: torch.Tensor, out: torch.Tensor | None = None, *, slope: bool = True
+) -> tuple[torch.Tensor, float]:
+    """``out = g where rails == 0, else 0``; and the sum of ``g rails`` where they are -1 or 1: the gradient of r.
 
-    ``g``, ``out``: dense float32 CPU tensors, ``mask``: uint8 or bool, all of one shape. Where their orders in memory
-    differ, ``g`` and ``mask`` are first copied into the order of ``out`` (of ``mask`` without ``out``). A NaN of ``g``
-    passes only where the mask does. Raises :class:`mho.errors.InputError` for other tensors.
+    ``rails`` are those of :func:`~mho.crossbar.kernels.rounding.adc_`. The sum is accumulated in double; 0 without
+    ``slope``. Where a rail is 2 (the converter saw NaN), out is 0 and nothing is added. ``g``, ``out``: dense float32
+    CPU tensors, ``rails``: int8, all of one shape. ``out`` may be ``g``; where their orders in memory differ, ``g`` and
+    ``rails`` are first copied into the order of ``out`` (of ``rails`` without ``out``).
+    Raises :class:`mho.errors.InputError` for other tensors.
     """
     check_tensor("g", g)
-    check_tensor("mask", mask, (torch.uint8, torch.bool))
+    check_tensor("rails", rails, (torch.int8,))
     if out is None:
-        g = like_layout(g, mask)
+        g = like_layout(g, rails)
         out = torch.empty_like(g, requires_grad=False)
     else:
         check_tensor("out", out)
-        g, mask = like_layout(g, out), like_layout(mask, out)
+        g, rails = like_layout(g, out), like_layout(rails, out)
     kernels = native()
     if kernels.library is None:
-        flat(out.detach()).copy_(reference.masked(flat(g.detach()), flat(mask)))
-        return out
-    threads = torch.get_num_threads()
-    kernels.library.mho_masked(g.data_ptr(), mask.data_ptr(), out.data_ptr(), g.numel(), kernels.parallel, threads)
-    return written(out)
+        values, total = reference.unclipped(flat(g.detach()), flat(rails))
+        flat(out.detach()).copy_(values)
+        return out, total if slope else 0.0
+    stats, threads = (ctypes.c_double * 3)(), torch.get_num_threads()
+    kernels.library.mho_unclipped(
+        g.data_ptr(), rails.data_ptr(), out.data_ptr(), g.numel(), stats if slope else None, kernels.parallel, threads
+    )
+    return written(out), float(stats[1])
 
 
 def pass_inside_(g: torch.Tensor, x: torch.Tensor, r: float) -> float:
@@ -74,12 +81,15 @@ def noise_slope(
     shape: tuple[int, int, int],
     sigma_map: torch.Tensor | None = None,
     columns: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, float]:
+    *,
+    total_only: bool = False,
+) -> tuple[torch.Tensor | None, float]:
     """``g z / s`` and its sum (in double): what the gradient ``g`` of a noisy output says of the size of its noise.
 
     For ``v = y + s z`` as :func:`~mho.crossbar.kernels.rounding.adc_` makes it, with the same ``sigma``, ``seed``,
     ``sigma_map`` and ``columns``, and ``g = dL/dv`` lying in memory as ``shape`` = [A, O, P]:
-    dL/d(s^2) = g z / (2 s), elementwise. 0 where s is 0. Raises :class:`mho.errors.InputError` for other tensors.
+    dL/d(s^2) = g z / (2 s), elementwise. 0 where s is 0. ``total_only``: the sum alone, ``None`` for the rest.
+    Raises :class:`mho.errors.InputError` for other tensors.
     """
     check_tensor("g", g)
     check_seed(seed)
@@ -98,14 +108,16 @@ def noise_slope(
     kernels = native()
     if kernels.library is None:
         values, total = reference.noise_slope(flat(g.detach()).view(shape), sigma, seed, sigma_map, columns)
+        if total_only:
+            return None, total
         out = torch.empty_like(g, requires_grad=False)
         flat(out).copy_(values.reshape(-1))
         return out, total
-    out = torch.empty_like(g, requires_grad=False)
+    slope = None if total_only else torch.empty_like(g, requires_grad=False)
     stats = (ctypes.c_double * 3)()
     kernels.library.mho_noise_slope(
-        g.data_ptr(), out.data_ptr(), None if sigma_map is None else sigma_map.data_ptr(),
+        g.data_ptr(), None if slope is None else slope.data_ptr(), None if sigma_map is None else sigma_map.data_ptr(),
         None if columns is None else columns.data_ptr(), g.numel(), max(shape[1], 1), max(shape[2], 1), sigma, seed,
         stats, kernels.parallel, torch.get_num_threads(),
     )  # fmt: skip
-    return out, float(stats[1])
+    return slope, float(stats[1])

@@ -24,7 +24,7 @@ _ARGUMENTS = {
     "mho_quantize": (_POINTER, _POINTER, _COUNT, _REAL, _REAL, _REAL, _REAL, _POINTER),
     "mho_adc": (*(_POINTER,) * 5, *(_COUNT,) * 3, _REAL, _SEED, *(_REAL,) * 4, _POINTER),
     "mho_noise_slope": (*(_POINTER,) * 4, *(_COUNT,) * 3, _REAL, _SEED, _POINTER),
-    "mho_masked": (_POINTER, _POINTER, _POINTER, _COUNT),
+    "mho_unclipped": (_POINTER, _POINTER, _POINTER, _COUNT, _POINTER),
     "mho_pass_inside": (_POINTER, _POINTER, _COUNT, _REAL, _POINTER),
 }
 # Elements 0, 1, 511, 512 and 1023 of seed 1: a miscompiled library is refused.

@@ -164,9 +164,16 @@ def adc(
     return v, Readout(*absmax_sumsq(v), int(outside.sum().item()))
 
 
-def masked(g: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """``g`` where the mask is not 0, else 0."""
-    return torch.where(mask != 0, g, 0.0)
+def rails(v: torch.Tensor, r: float) -> torch.Tensor:
+    """int8: 0 where |v| <= r, the sign of v beyond, 2 for NaN."""
+    beyond = torch.where(v.abs() > r, v.sign(), 0.0)
+    return torch.where(v.isnan(), 2.0, beyond).to(torch.int8)
+
+
+def unclipped(g: torch.Tensor, rails: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """``(g where the rail is 0 else 0, the sum of g rail over rails of -1 and 1 in double)``."""
+    slope = torch.where(rails.abs() == 1, g.double() * rails, 0.0).sum().item()
+    return torch.where(rails == 0, g, 0.0), slope
 
 
 def pass_inside(g: torch.Tensor, x: torch.Tensor, r: float) -> tuple[torch.Tensor, float]:

@@ -120,7 +120,7 @@ def adc_(
     shape: tuple[int, int, int] | None = None,
     sigma_map: torch.Tensor | None = None,
     columns: torch.Tensor | None = None,
-    mask: torch.Tensor | None = None,
+    rails: torch.Tensor | None = None,
     observe: bool = True,
 ) -> Readout:
     """In place ``v = y + s z; y = quantize(v, r, levels)``: read noise and an ADC in one pass.
@@ -129,11 +129,11 @@ def adc_(
     for ``y`` lying in memory as [A, O, P] (channels first: A = batch, P = pixels; rows or channels last: P = 1, and
     [A] will do); ``columns`` [O] is one more factor of the map, a column each. ``shape`` says (A, O, P) where the shape
     of the map does not. ``r = inf``: no converter, noise only.
-    ``sigma = 0`` and no map: no noise. ``levels = 0``: clamp only. ``mask``, if given (uint8 or bool, of the shape
-    and layout of ``y``), gets 1 where |v| <= r: there the gradient passes.
+    ``sigma = 0`` and no map: no noise. ``levels = 0``: clamp only. ``rails``, if given (int8, of the shape and
+    layout of ``y``), gets 0 where |v| <= r (there the gradient passes), 1 above, -1 below, 2 for NaN.
 
     Returns ``Readout(absmax, sumsq, clipped)`` of v, the values before the converter; ``clipped`` counts the elements
-    with mask 0 (beyond the range, or NaN); all are 0 without ``observe``.
+    whose rail is not 0 (beyond the range, or NaN); all are 0 without ``observe``.
     Raises :class:`mho.errors.InputError` for tensors, seeds or numbers outside these.
     """
     check_tensor("y", y)
@@ -148,16 +148,16 @@ def adc_(
                 f"mho.crossbar.kernels.adc_: columns {tuple(columns.shape)} is a factor of sigma_map; it needs a map "
                 f"and O = {view[1]} elements"
             )
-    if mask is not None:
-        check_tensor("mask", mask, (torch.uint8, torch.bool))
-        check_same_layout("y", y, "mask", mask)
+    if rails is not None:
+        check_tensor("rails", rails, (torch.int8,))
+        check_same_layout("y", y, "rails", rails)
     kernels = native()
     if kernels.library is None:
         values = flat(y.detach())
         v, readout = reference.adc(values.view(view), sigma, seed, r, sigma_map, columns)
         v = v.view(-1)
-        if mask is not None:
-            flat(mask).copy_(v.abs() <= ctypes.c_float(r).value)
+        if rails is not None:
+            flat(rails).copy_(reference.rails(v, ctypes.c_float(r).value))
         values.copy_(reference.quantize(v, r, levels))
         return readout if observe else Readout(0.0, 0.0, 0)
     stats = _Stats()
@@ -166,7 +166,7 @@ def adc_(
         None if sigma_map is None else sigma_map.data_ptr(),
         None if columns is None else columns.data_ptr(),
         None,
-        None if mask is None else mask.data_ptr(),
+        None if rails is None else rails.data_ptr(),
         y.numel(),
         max(view[1], 1),
         max(view[2], 1),
@@ -181,6 +181,6 @@ def adc_(
         torch.get_num_threads(),
     )
     written(y)
-    if mask is not None:
-        written(mask)
+    if rails is not None:
+        written(rails)
     return Readout(stats[0], stats[1], int(stats[2]))
