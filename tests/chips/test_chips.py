@@ -1,4 +1,4 @@
-"""A chip is a seed: the same chip whatever the batch, tiles, dtype, order and process (DESIGN, rule 2)."""
+"""A chip is a seed: the same chip whatever the batch, tiles, dtype, order and process."""
 
 import copy
 import os

@@ -1,4 +1,4 @@
-"""A setting that changes nothing is a bug (DESIGN, rule 5): toggle each field, see the output change."""
+"""A setting that changes nothing is a bug: toggle each field, see the output change."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""The fused operator computes what ``mvm`` computes, forward and backward (DESIGN, rule 7)."""
+"""The fused operator computes what ``mvm`` computes, forward and backward."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Ideal hardware is torch.nn to the last bit, forward; gradients agree too (DESIGN, rule 10)."""
+"""Ideal hardware is torch.nn to the last bit, forward; gradients agree too."""
 
 import copy
 

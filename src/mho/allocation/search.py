@@ -45,8 +45,16 @@ class Allocation:
     steps: tuple[Step, ...]
 
     def saved(self, *parts: str) -> float:
-        """Typical joules today over then, of ``parts`` (``"array"``, ``"adc"``, ...), or in all without any."""
+        """Typical joules today over then, of ``parts`` (``"array"``, ``"adc"``, ...), or in all without any.
+
+        Raises :class:`InputError` where these parts take no energy, so that there is nothing to save.
+        """
         then, now = (_joules(report, parts) for report in (self.after, self.before))
+        if then <= 0:
+            raise InputError(
+                f"Allocation.saved({', '.join(map(repr, parts))}): {now:g} J today and {then:g} J then: these parts "
+                "take no energy on this hardware. Way out: parts that have a price there, or none for the whole."
+            )
         return now / then
 
     def apply(self, model: nn.Module) -> nn.Module:

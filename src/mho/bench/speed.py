@@ -9,6 +9,7 @@ from typing import Any
 from mho.bench.cases import BITS, CASES, CHIPS, CLIP_SIGMA, OUTPUT_NOISE, WEIGHT_NOISE, find_case
 from mho.bench.machine import describe_machine, usable_cores
 from mho.bench.process import MALLOC, run_in_child
+from mho.bench.roofline import Peaks, roofline
 from mho.bench.timing import WARM_UP_SHARE
 from mho.bench.worker import MEMORY_RUNS, Job
 from mho.errors import InputError
@@ -126,10 +127,17 @@ def _chosen(cases: Sequence[str] | None) -> list[str]:
     return names
 
 
-def speed_document(results: Sequence[dict[str, Any]], quick: bool = False) -> dict[str, Any]:
-    """What ``--json`` writes: the results of :func:`run_speed`, the machine, and how it was measured."""
+def speed_document(
+    results: Sequence[dict[str, Any]], quick: bool = False, peaks: Peaks | None = None
+) -> dict[str, Any]:
+    """What ``--json`` writes: the results of :func:`run_speed`, the machine, and how it was measured.
+
+    ``peaks``: of this machine; with them, what each case counts and the floor under it (:mod:`mho.bench.roofline`).
+    """
+    cases = {} if peaks is None else {row["case"]: roofline(row["case"], peaks) for row in results}
     return {
         "results": list(results),
+        "roofline": None if peaks is None else {"peaks": asdict(peaks), "cases": cases},
         "machine": {**describe_machine(), "load_average": _load()},
         "settings": {
             **asdict(speed_settings(quick)),

@@ -24,13 +24,18 @@ Json = Annotated[Path | None, typer.Option("--json", help="Write the results to 
 
 @app.command("speed")
 def speed(case: Cases = None, quick: Quick = False, json_file: Json = None) -> None:
-    """Time a training step and an inference against the same digital torch model, interleaved."""
-    from mho.bench.speed import run_speed, speed_document
+    """Time a training step and an inference against the same digital torch model, interleaved.
+
+    With --json also the roofline: what each case counts, and the floor under it on this machine.
+    """
+    from mho.bench.roofline import measure_peaks
+    from mho.bench.speed import run_speed, speed_document, speed_settings
     from mho.bench.table import speed_table
 
     results = run_speed(case or None, quick, _say)
     console().print(speed_table(results))
-    _write(json_file, speed_document(results, quick))
+    if json_file is not None:
+        _write(json_file, speed_document(results, quick, measure_peaks(speed_settings(quick).threads)))
 
 
 @app.command("chips")

@@ -30,7 +30,7 @@ _NUMBERS = re.compile(r"\[([^\[\]{}\"]*)\]")
 def filling(network: nn.Module) -> dict[str, float]:
     """How a converted network fills its conductance range, over all its weights.
 
-    ``rho``: root mean square of w / full scale (METHODS: the signal-to-noise ratio of a layer is (rho / eta)^2).
+    ``rho``: root mean square of w / full scale (a layer's signal-to-noise ratio is (rho / eta)^2).
     ``mean_conductance_uS``: mean |g| of a cell, to which the array's power is proportional.
     """
     squares, conductance, count = 0.0, 0.0, 0

@@ -27,7 +27,7 @@ class Counters(NamedTuple):
 
 @final
 class AchievableUpdates(torch.optim.Optimizer):
-    """Any torch optimizer, its steps turned into what pulsed cells can do (METHODS B11).
+    """Any torch optimizer, its steps turned into what pulsed cells can do.
 
     A penalty on a step does nothing inside a loss: autograd does not see the step. So the device lives here. The
     inner optimizer says what change d of each weight is wanted (lr, momentum, weight decay are its own), then
