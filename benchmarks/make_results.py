@@ -12,11 +12,14 @@ from typing import Any
 
 import budget_table
 import ebm_tables
+import lab_tables
 import matplotlib as mpl
 import numpy as np
+import recipe_words
 
 from mho.evaluation.atomic import write_atomically
 from mho.evaluation.statistics import fifth_percentile
+from mho.experiments.record import areas
 
 NETWORKS = {
     "digital_on_chips": "Digital, on the chips",
@@ -35,9 +38,10 @@ HEAD = """# Results
 Made by `python benchmarks/make_results.py` from the records in [benchmarks/results](../benchmarks/results); each names
 the command that repeats it. Accuracies in percent. mean, 5th percentile (p5) and worst: over all chips of all
 training seeds. 95 % interval: hierarchical bootstrap over seeds, chips and images; with fewer than five seeds it is
-too narrow on the side of the seeds. area: normalised area under the robustness curve. noise at 1 point: the static
-noise at which the mean has fallen one point below the digital network. rho: root mean square of the weights over full
-scale. Mean g is proportional to the power of the array.
+too narrow on the side of the seeds. area: normalised area under the robustness curve, over the levels that the column
+names (to twice the described noise, and over the whole sweep); none where the sweep does not begin without noise.
+noise at 1 point: the static noise at which the mean has fallen one point below the digital network. rho: root mean
+square of the weights over full scale. Mean g is proportional to the power of the array.
 """
 
 
@@ -49,13 +53,14 @@ def mean_of(values: Any) -> float:
 def row(name: str, record: dict[str, Any]) -> str:
     """One network of the main table."""
     entry, summary = record["networks"][name], record["summary"][name]
-    found = entry.get("robustness")
+    found, both = entry.get("robustness"), ("", "")
     against = summary["mean"] - mean_of(record["digital"])
     at = "" if found is None else _noise_at(found)
     lowest = min(entry["noise"]["noise_scale"]) * (record["static_noise_percent"] or 1.0) if "noise" in entry else 0.0
     if found is not None and lowest > 0:  # a sweep that does not begin without noise has no area, and an end alone
         at = f"at most {lowest:g}" if (found["noise_at_1_point"] or math.inf) <= lowest else at
-        found = None
+    elif found is not None:
+        both = _areas(record, name)
     cells = [
         NETWORKS[name],
         f"{summary['clean']:.2f}",
@@ -64,12 +69,39 @@ def row(name: str, record: dict[str, Any]) -> str:
         f"{summary['p5']:.2f}",
         f"{summary['worst']:.2f}",
         f"{summary['ci95'][0]:.2f} to {summary['ci95'][1]:.2f}",
-        "" if found is None else f"{found['area']:.3f}",
+        *both,
         at,
         f"{np.mean([f['rho'] for f in entry['filling']]):.2f}",
         f"{np.mean([f['mean_conductance_uS'] for f in entry['filling']]):.2f}",
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _levels(record: dict[str, Any], name: str) -> np.ndarray:
+    """Levels of a network's sweep: percent of the range, or multiples of the described noise."""
+    return np.asarray(record["networks"][name]["noise"]["noise_scale"]) * (record["static_noise_percent"] or 1.0)
+
+
+def _areas(record: dict[str, Any], name: str) -> tuple[str, str]:
+    """Area to twice the described noise, and over the whole sweep, from all chips of the curve."""
+    means = [mean_of(point) for point in record["networks"][name]["noise"]["accuracy"]]
+    found = areas(
+        _levels(record, name),
+        means,
+        reference=mean_of(record["digital"]),
+        chance=100.0 / record["classes"],
+        level=record["static_noise_percent"],
+    )
+    twice, whole = ("" if found[key] is None else f"{found[key]:.3f}" for key in ("area_to_twice", "area"))
+    return twice, whole
+
+
+def _area_names(record: dict[str, Any]) -> str:
+    """Heads of the two columns: over which levels."""
+    level, name = record["static_noise_percent"], next(n for n in NETWORKS if n in record["networks"])
+    ends = [2.0 * (level or 1.0)]
+    ends.append(float(_levels(record, name).max()) if "noise" in record["networks"][name] else ends[0])
+    return " | ".join(f"area, noise x 0 to {end:g}" if level is None else f"area, 0 to {end:g} %" for end in ends)
 
 
 def _noise_at(found: dict[str, Any]) -> str:
@@ -80,10 +112,10 @@ def _noise_at(found: dict[str, Any]) -> str:
 def main_table(record: dict[str, Any]) -> list[str]:
     """Digital float, then every network on the chips of the described hardware."""
     lines = [
-        "| network | clean | mean | against digital | p5 | worst | 95 % interval | area | noise at 1 point | rho "
-        "| mean g, uS |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: |",
-        f"| Digital float, no chip | {mean_of(record['digital']):.2f} | | | | | | | | | |",
+        f"| network | clean | mean | against digital | p5 | worst | 95 % interval | {_area_names(record)} "
+        "| noise at 1 point | rho | mean g, uS |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+        f"| Digital float, no chip | {mean_of(record['digital']):.2f} | | | | | | | | | | |",
     ]
     return lines + [row(name, record) for name in NETWORKS if name in record["networks"]]
 
@@ -162,6 +194,7 @@ def section(record: dict[str, Any], docs: Path) -> list[str]:
         f"seeds {seeds}, {chips} chips, {summary['images']:,} test images, "
         f"{summary['wall_s'] / 60:.0f} minutes in the last sitting, mho {summary['versions']['mho']}, "
         f"torch {summary['versions']['torch']}.",
+        *recipe_words.other_recipe(record),
         "",
         *main_table(record),
     ]
@@ -175,7 +208,7 @@ def section(record: dict[str, Any], docs: Path) -> list[str]:
 def ablation_section(found: dict[str, Any]) -> list[str]:
     """What each element of the hybrid recipe is worth: the recipe without it, paired with the recipe."""
     lines = ["", f"## Ablation: {found['name']}", "", found["caption"], ""]
-    lines += [f"`{found['command']}`", ""]
+    lines += [f"`{found['command']}`", *recipe_words.on_in(found["name"]), ""]
     lines += ["| hybrid | mean | p5 | clean | rho | against the recipe |", "| --- | ---: | ---: | ---: | ---: | --- |"]
     for entry in found["ablation"]:
         if "failed" in entry:
@@ -187,7 +220,7 @@ def ablation_section(found: dict[str, Any]) -> list[str]:
             f"| {entry['name']} | {entry['mean']:.2f} | {entry['p5']:.2f} | {entry['clean']:.2f} | {entry['rho']:.2f} "
             f"| {shown} |"
         )
-    return lines
+    return lines + recipe_words.without_worth(found["ablation"])
 
 
 def forecast_section(found: dict[str, Any]) -> list[str]:
@@ -219,6 +252,7 @@ def page(folder: Path, docs: Path) -> str:
         elif "ablation" in found:
             lines += ablation_section(found)
     lines += budget_table.section(folder)
+    lines += lab_tables.sections(folder)
     lines += ebm_tables.sections(folder)
     return "\n".join(lines) + "\n"
 

@@ -44,6 +44,22 @@ def test_importing_mho_and_its_operator_loads_nothing_heavy() -> None:
     assert found.stdout.strip() == "[]"
 
 
+def test_import_mho_loads_no_room_and_each_room_is_loaded_by_its_name_alone() -> None:
+    code = """
+import sys, mho
+loaded = [m for m in sys.modules if m == "torch" or m.startswith("mho.")]
+for room in sorted(mho._ROOMS):  # the lazy path itself: an earlier room may have imported this one
+    assert mho.__getattr__(room) is getattr(mho, room) is sys.modules["mho." + room], room
+names = mho.nn.project_, mho.moments.forecast, mho.train.AchievableUpdates, mho.objectives.BetaNLL
+names += mho.hardware.PulsedDevice, mho.testing.check_device, mho.errors.MhoError
+print(loaded, len(names))
+"""
+    source = str(Path(mho.__file__).parents[1])
+    found = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": source}, capture_output=True, text=True)
+    assert found.stderr == ""
+    assert found.stdout.strip() == "[] 7"
+
+
 def test_example_of_the_design_page() -> None:
     import torch
     from torch import nn

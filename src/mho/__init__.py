@@ -26,8 +26,14 @@ _HOME = {
     "report": "mho.reporting.api",
 }
 
-_ROOMS = frozenset({"ebm", "lab"})
-"""Rooms that are used by their own name: ``mho.lab.connect``, ``mho.ebm.relax``."""
+_ROOMS = frozenset(
+    {
+        "allocation", "campaign", "chips", "costs", "crossbar", "data", "ebm", "errors", "evaluation",
+        "experiments", "hardware", "lab", "models", "moments", "nn", "objectives", "physics", "reporting", "rng", "testing", "train",
+        "units",
+    }
+)  # fmt: skip
+"""Rooms that are used by their own name: ``mho.lab.connect``, ``mho.train.AchievableUpdates``."""
 
 __all__ = ["__version__", *_HOME, *sorted(_ROOMS)]
 

@@ -16,6 +16,7 @@ from mho.experiments import run_recipe
 from mho.experiments.costs import RunCosts
 from mho.experiments.kept import fingerprint
 from mho.experiments.networks import training_hardware
+from mho.experiments.record import areas
 from mho.experiments.stored import evaluate_stored
 from mho.hardware import load_hardware
 from mho.models import build
@@ -114,12 +115,28 @@ def test_the_record_holds_every_chip_and_what_it_was_compared_with(run):
         }
         assert all(0 < f["rho"] <= 1 and f["mean_conductance_uS"] > 0 for f in entry["filling"])
         assert 0 <= entry["robustness"]["area"] <= 1.5 and entry["robustness"]["levels_to"] == 10.0
+        assert (
+            entry["robustness"]["area_to_twice"] is None and entry["robustness"]["twice"] == 20.0
+        )  # sweep to 10 % alone
     against = record["against_noise_injection"]
     ours, theirs = found.summary["hardware_aware"]["mean"], found.summary["noise_injection"]["mean"]
     assert against["final"]["points"] == pytest.approx(ours - theirs, abs=1e-3)
     assert against["final"]["low"] <= against["final"]["points"] <= against["final"]["high"]
     assert [row["noise_scale"] for row in against["noise"]] == [0.0, 1.0]
     assert parse_recipe(record["recipe"]).name == "tiny"
+
+
+def test_the_area_to_twice_the_noise_does_not_depend_on_where_the_sweep_ends() -> None:
+    # 90 % at 0, 50 % at 20 %, 10 % at 40 %: normalised 1, 1/2, 0.
+    told = {"reference": 90.0, "chance": 10.0, "level": 10.0}
+    whole, half = areas([0.0, 20.0, 40.0], [90.0, 50.0, 10.0], **told), areas([0.0, 20.0], [90.0, 50.0], **told)
+    assert whole == {"area": 0.5, "area_to_twice": 0.75, "twice": 20.0} and half["area"] == 0.75
+    assert half["area_to_twice"] == whole["area_to_twice"]
+    between = areas([0.0, 40.0], [90.0, 10.0], **told)  # 20 % is interpolated
+    assert between["area_to_twice"] == 0.75
+    assert areas([0.0, 10.0], [90.0, 70.0], **told)["area_to_twice"] is None
+    scales = areas([0.0, 2.0, 4.0], [90.0, 50.0, 10.0], **(told | {"level": None}))
+    assert scales == whole | {"twice": 2.0}
 
 
 def test_bounded_weights_fill_their_range_better_than_those_scaled_by_their_largest(run):

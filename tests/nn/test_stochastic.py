@@ -261,9 +261,10 @@ def test_training_theta_on_the_task_loss_is_refused_and_the_message_names_the_ob
 
 def test_a_task_loss_reaches_only_what_the_mode_says() -> None:
     layer, x = StochasticResidual(nn.Linear(4, 2), GENERIC, sigma=0.1, mean_shift=True).train(), torch.randn(3, 4)
-    for mode, moved in (("train", {"inner.weight", "inner.bias"}), ("fit", {"inner.weight", "inner.bias"}),
-                        ("budget", {"inner.weight", "inner.bias", "log_level"})):  # fmt: skip
-        layer.use(mode)  # type: ignore[arg-type]
+    for mode, objective, moved in (("train", None, {"inner.weight", "inner.bias"}),
+                                   ("fit", None, {"inner.weight", "inner.bias"}),
+                                   ("budget", "energy", {"inner.weight", "inner.bias", "log_level"})):  # fmt: skip
+        layer.use(mode, objective=objective)  # type: ignore[arg-type]
         layer.zero_grad()
         layer(x).square().sum().backward()
         assert {n for n, p in layer.named_parameters() if p.grad is not None} == moved
@@ -272,8 +273,26 @@ def test_a_task_loss_reaches_only_what_the_mode_says() -> None:
     assert {n for n, p in layer.named_parameters() if p.grad is not None} == {"theta"}
 
 
+def test_training_the_level_of_a_budget_without_a_declared_energy_is_refused() -> None:
+    layer, x = StochasticResidual(nn.Linear(4, 2)).train().use("budget"), torch.randn(3, 4)
+    with pytest.raises(
+        TrainingError, match=r"use\('budget'\).*collapses to 0. Way out: .*objective='energy'.*noise_energy"
+    ):
+        layer(x)
+    with torch.no_grad():
+        layer(x)
+    layer.eval()(x)
+    layer.train().use("budget", objective="energy")(x).square().sum().backward()
+    assert layer.log_level.grad is not None
+    assert float(layer.log_level.grad) > 0  # this is the collapse
+    layer.use("budget").log_level.requires_grad_(False)
+    layer(x)  # a level that is given and not learned
+    with pytest.raises(InputError, match=r"'budget' with objective = 'likelihood'.*Way out"):
+        layer.use("budget", objective="likelihood")
+
+
 def test_budget_mode_replaces_the_remainder_by_its_level() -> None:
-    layer = StochasticResidual(nn.Linear(4, 1), sigma=3.0).train().use("budget")
+    layer = StochasticResidual(nn.Linear(4, 1), sigma=3.0).train().use("budget", objective="energy")
     layer.set_level(0.2)
     x = torch.randn(1, 4).expand(N, 4)
     assert_law(layer(x) - layer.inner(x), sigma=0.2)  # type: ignore[misc]

@@ -131,7 +131,7 @@ def test_a_layer_in_budget_mode_learns_the_closed_form_and_collapses_without_ene
     x = torch.randn(512, 5)
     levels = []
     for price in (lam, 0.0):
-        layer = StochasticResidual(nn.Linear(5, 3)).train().use("budget")
+        layer = StochasticResidual(nn.Linear(5, 3)).train().use("budget", objective="energy")
         layer.set_level(1.0)
         with torch.no_grad():
             y = layer.inner(x)  # type: ignore[misc]

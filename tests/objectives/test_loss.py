@@ -57,6 +57,7 @@ def test_impossible_weights_are_refused(name: str, value: object) -> None:
         ({"task": "crossentropy"}, r"task = 'crossentropy' is unknown. Did you mean 'cross_entropy'\?"),
         ({"task": 3}, r"task = 3. Fix: 'cross_entropy' or 'mse' or a function"),
         ({"jacobian_estimator": "exakt"}, r"jacobian_estimator = 'exakt' is unknown. Did you mean 'exact'\?"),
+        ({"neuron_line": "straight"}, r"neuron_line = 'straight' is unknown. "),
         ({"jacobian_norm": "L2"}, r"jacobian_norm = 'L2' is unknown. "),
         ({"jacobian_norm": "l1"}, r"unbiased for squares only. Fix: jacobian_estimator = 'margin'"),
         ({"projections": 0}, r"projections = 0. Fix: a whole number, at least 1"),
@@ -144,6 +145,18 @@ def test_the_table_lists_every_term_with_weight_unit_and_cost() -> None:
     assert "level step^2" in lines["levels"] and "weights only" in lines["levels"]
     margin = PhysicsInformedLoss(jacobian=1.0, jacobian_estimator="margin", jacobian_norm="l1").describe()
     assert "sum |dm/dx| (margin)" in margin and "(logit/input)" in margin
+
+
+def test_a_symmetric_line_asks_more_of_a_neuron_with_unequal_gains_alone() -> None:
+    model, x, y = _digits()
+    own = PhysicsInformedLoss(neuron=1.0).terms(model, x, y)["neuron"]
+    symmetric = PhysicsInformedLoss(neuron=1.0, neuron_line="symmetric")
+    assert float(symmetric.terms(model, x, y)["neuron"]) > 1.5 * float(own)
+    assert "symmetric line" in symmetric.describe()
+    equal, x, y = _digits(EVERYTHING.replace(neuron=Neuron(low=-0.4, high=0.8, soft=True)))
+    found = (PhysicsInformedLoss(neuron=1.0, neuron_line=line).terms(equal, x, y)["neuron"]
+             for line in ("own", "symmetric"))  # type: ignore[arg-type]  # fmt: skip
+    torch.testing.assert_close(*found)
 
 
 def test_without_terms_it_is_the_task() -> None:

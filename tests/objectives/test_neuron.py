@@ -29,6 +29,22 @@ def test_unequal_gains_alone_lose_nothing() -> None:
     assert bool((lost(u, Neuron(gain_neg=0.3)) == 0).all())
 
 
+def test_a_symmetric_line_loses_what_the_gain_of_the_negative_side_lacks() -> None:
+    u = torch.tensor([-2.0, -0.5, 0.0, 0.6, 0.9], dtype=torch.float64)
+    # z = u + 0.02; the neuron gives -0.2 (saturated), -0.18, 0.02, 0.62, 0.7.
+    found = lost(u, HARD, "symmetric")
+    torch.testing.assert_close(found, torch.tensor([-1.78, -0.3, 0.0, 0.0, 0.22], dtype=torch.float64))
+    torch.testing.assert_close(found - lost(u, HARD), 0.6 * u.clamp(max=0.0))
+
+
+def test_a_symmetric_line_costs_nothing_more_where_gains_are_equal() -> None:
+    u = torch.linspace(-1, 1, 21, dtype=torch.float64)
+    assert bool((lost(u, Neuron(gain_pos=0.7, gain_neg=0.7), "symmetric") == 0).all())
+    for soft in (False, True):
+        equal = Neuron(gain_pos=1.2, gain_neg=1.2, offset=0.05, low=-0.3, high=0.6, soft=soft)
+        assert torch.equal(lost(u, equal, "symmetric"), lost(u, equal))
+
+
 def test_line_minus_loss_is_the_neuron() -> None:
     u = torch.linspace(-2, 2, 101, dtype=torch.float64)
     for spec in (HARD, SOFT):
@@ -46,7 +62,8 @@ def test_saturated_share_of_uniform_signals() -> None:
 def test_gradient_of_the_lost_energy() -> None:
     u = torch.tensor([-1.3, -0.4, 0.21, 0.5, 1.1], dtype=torch.float64, requires_grad=True)
     for spec in (HARD, SOFT):
-        assert torch.autograd.gradcheck(lambda a, spec=spec: lost(a, spec).square().mean(), u)
+        for line in ("own", "symmetric"):
+            assert torch.autograd.gradcheck(lambda a, spec=spec, line=line: lost(a, spec, line).square().mean(), u)
 
 
 def _energy(hw: Hardware, x: Tensor) -> tuple[torch.nn.Module, Tensor]:

@@ -206,11 +206,12 @@ def test_a_cut_train_is_counted() -> None:
     assert report.capped == 2
     assert report.lost_pulses in (22, 23, 24)
     assert "cut by the pulse limit: 2 updates" in str(report)
+    assert report.out_of_reach is None and "targets out of reach: not counted" in str(report)  # nominal: none is read
     soft = PulsedDevice(response=SoftBounds(), dw_min=0.01)
     opt = AchievableUpdates(torch.optim.SGD([p], lr=1.0), soft, count="state-aware")
     p.grad = torch.tensor([[-9.0, 0.001, 9.0]])
     opt.step()
-    assert opt.report().out_of_reach == 2
+    assert opt.report().out_of_reach == 2 and "targets out of reach: 2" in str(opt.report())
 
 
 def test_report_before_training() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import nn
 
 from mho.crossbar.array import full_scale, mean_abs_conductance_uS
@@ -51,16 +52,31 @@ def level_percent(hw: Hardware) -> float | None:
     return 100.0 * cell.programming_noise if plain and isinstance(cell, GenericCell) else None
 
 
-def robustness(curve: Result, reference: float, classes: int, level: float | None) -> Entry:
-    """Area under the curve (normalised, over all levels) and the noise at one point below the digital network.
+def areas(levels: ArrayLike, mean: ArrayLike, *, reference: float, chance: float, level: float | None) -> Entry:
+    """``area``: over all levels of a sweep; ``area_to_twice``: from its lowest to ``twice`` the described noise.
 
-    The level is in percent of the range where that is one number, else a multiple of the described noise.
+    ``level``: that noise in the unit of ``levels``, None where they are multiples of it. A sweep of any hardware has
+    its own end, twice the described noise is the same for all. None where the sweep ends below it or begins at it.
+    """
+    twice, swept = 2.0 * (1.0 if level is None else level), np.asarray(levels, dtype=float)
+    spans = bool(swept.min() < twice <= swept.max())
+
+    def area(upto: float | None) -> float:
+        return round(area_under_curve(swept, mean, reference=reference, chance=chance, upto=upto), 4)
+
+    return {"area": area(None), "area_to_twice": area(twice) if spans else None, "twice": round(twice, 4)}
+
+
+def robustness(curve: Result, reference: float, classes: int, level: float | None) -> Entry:
+    """Normalised areas under the curve (:func:`areas`) and the noise at one point below the digital network.
+
+    Levels are in percent of the range where that is one number, else multiples of the described noise.
     """
     scales, mean = curve.data["noise_scale"].to_numpy(), _means(curve, "noise_scale")
     levels = scales * (1.0 if level is None else level)
     at = level_at_loss(levels, mean, reference=reference)
     return {
-        "area": round(area_under_curve(levels, mean, reference=reference, chance=100.0 / classes), 4),
+        **areas(levels, mean, reference=reference, chance=100.0 / classes, level=level),
         "noise_at_1_point": None if math.isinf(at) else round(at, 3),
         "levels_to": round(float(levels.max()), 4),
         "unit": "multiple of the described noise" if level is None else "percent of the range",

@@ -125,8 +125,11 @@ class StochasticResidual(nn.Module):
 
         "train": weights, with s(x) given; theta is frozen unless the loss is declared to hold a likelihood
         or an energy (``objective``). "fit": theta, by :meth:`law` and a likelihood; a task loss does not
-        reach theta, the likelihood not the weights. "budget": :attr:`level` in place of the remainder,
-        by an energy.
+        reach theta, the likelihood not the weights. "budget": :attr:`level` in place of the remainder, by a loss
+        that is declared to hold an energy (``objective="energy"``).
+
+        A forward pass in training that would move theta or the level by a loss without its objective raises
+        :class:`TrainingError`: on the task alone s(x) collapses to 0.
         """
         checks.check_use(mode, objective, bool(self.unit2 > 0))
         self.mode, self.objective = mode, objective
@@ -174,9 +177,8 @@ class StochasticResidual(nn.Module):
     # --- arithmetic -------------------------------------------------------------------------------
 
     def forward(self, x: Tensor) -> Tensor:
-        learns = self.training and torch.is_grad_enabled() and self.theta.requires_grad
-        if learns and self.mode == "train" and self.objective is None:
-            checks.refuse_collapse()
+        if self.training and torch.is_grad_enabled() and self.objective is None:
+            checks.refuse_collapse(self.mode, self.theta.requires_grad, self.log_level.requires_grad)
         return self.respond(x, self.draw(x) if self._is_noisy() else None)
 
     def respond(self, x: Tensor, noise: LayerNoise | None) -> Tensor:

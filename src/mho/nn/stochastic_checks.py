@@ -27,6 +27,11 @@ def check_use(mode: str, objective: str | None, has_unit: bool) -> None:
         raise InputError(f"{LAYER}.use: mode = {mode!r}: must be 'train', 'fit' or 'budget'.")
     if objective not in (None, "likelihood", "energy"):
         raise InputError(f"{LAYER}.use: objective = {objective!r}: must be 'likelihood', 'energy' or None.")
+    if mode == "budget" and objective == "likelihood":
+        raise InputError(
+            f"{LAYER}.use: mode = 'budget' with objective = 'likelihood': a level is weighed against an energy. "
+            "Way out: objective='energy', or use('fit') for a likelihood of reads."
+        )
     if mode == "fit" and not has_unit:
         raise TrainingError(
             f"{LAYER}.use: the remainder has no unit yet, theta would never move. Way out: mho.objectives.fit_noise, "
@@ -79,14 +84,24 @@ def refuse_positions(static: str, lowering: Lowering, x: Tensor | None) -> None:
     )
 
 
-def refuse_collapse() -> None:
-    """Raise because a task loss alone drives every learned sigma to 0."""
-    raise TrainingError(
-        f"{LAYER}: theta would be trained on the task loss, on which s(x) collapses to 0. Way out: use('train') to "
-        "freeze theta; mho.objectives.fit_noise, or use('fit') and BetaNLL on law(x), to fit it to reads; "
-        "use('budget') and noise_energy to weigh noise against energy; use('train', objective='likelihood') if the "
-        "loss holds such a term."
-    )
+def refuse_collapse(mode: str, theta: bool, level: bool) -> None:
+    """Raise where a forward pass would train s(x) and no objective is declared: a task loss alone drives it to 0.
+
+    ``theta``, ``level``: whether they require a gradient. In mode "fit" a forward pass reaches neither.
+    """
+    if mode == "train" and theta:
+        raise TrainingError(
+            f"{LAYER}: theta would be trained on the task loss, on which s(x) collapses to 0. Way out: use('train') to "
+            "freeze theta; mho.objectives.fit_noise, or use('fit') and BetaNLL on law(x), to fit it to reads; "
+            "use('budget', objective='energy') and noise_energy to weigh noise against energy; "
+            "use('train', objective='likelihood') if the loss holds such a term."
+        )
+    if mode == "budget" and level:
+        raise TrainingError(
+            f"{LAYER}: the level of use('budget') would be trained on the task loss, on which s(x) collapses to 0. "
+            "Way out: use('budget', objective='energy') and task loss + lambda noise_energy(layer.level, ...) of "
+            "mho.objectives; noise_curvature and noise_budget for the closed form; use('train') to keep s(x) as it is."
+        )
 
 
 def check_skip(carried: Tensor, r: Tensor) -> None:

@@ -17,7 +17,7 @@ from mho.objectives.asymmetry import mean_asymmetry
 from mho.objectives.describe import Term, table
 from mho.objectives.levels import Schedule, level_distance
 from mho.objectives.margin_noise import margin_variance
-from mho.objectives.neuron import lost_energy
+from mho.objectives.neuron import Line, lost_energy
 from mho.objectives.observe import Observed, observed
 from mho.objectives.power import array_power_uW
 from mho.objectives.range_filling import unfilled
@@ -29,6 +29,7 @@ Norm = Literal["l2", "l1"]
 
 _ESTIMATORS = ("projection", "exact", "margin")
 _NORMS = ("l2", "l1")
+_LINES = ("own", "symmetric")
 
 
 @final
@@ -46,7 +47,9 @@ class PhysicsInformedLoss:
     * ``levels``: distance to the conductance levels, times ``levels_schedule``: "constant", "linear", "late", or a
       function of the share of training done.
     * ``range_filling``: rms(w)/w_max below ``range_target``.
-    * ``neuron``: what the saturating analog neuron takes away.
+    * ``neuron``: what the saturating analog neuron takes away from a line: its "own" one, with two gains, or with
+      ``neuron_line="symmetric"`` the one of the positive side, from which unequal gains take away too (not for a
+      rectifier, whose missing side is its function).
     * ``asymmetry``: unequal up and down response of ``device`` (``None``: of the hardware's ``update``) at the weights.
     * ``power``: mean power of a cell.
 
@@ -69,6 +72,7 @@ class PhysicsInformedLoss:
         range_filling: float = 0.0,
         range_target: float = 0.5,
         neuron: float = 0.0,
+        neuron_line: Line = "own",
         asymmetry: float = 0.0,
         device: PulsedDevice | None = None,
         power: float = 0.0,
@@ -89,6 +93,7 @@ class PhysicsInformedLoss:
         self.task_name, self._task = resolve_task(task, label_smoothing)
         check_name("jacobian_estimator", jacobian_estimator, _ESTIMATORS)
         check_name("jacobian_norm", jacobian_norm, _NORMS)
+        check_name("neuron_line", neuron_line, _LINES)
         if jacobian_norm == "l1" and jacobian_estimator == "projection":
             raise RecipeError(
                 "PhysicsInformedLoss: jacobian_norm = 'l1' with jacobian_estimator = 'projection': random projections "
@@ -100,7 +105,7 @@ class PhysicsInformedLoss:
             raise RecipeError(f"PhysicsInformedLoss: range_target = {range_target!r}. Fix: above 0, at most 1.")
         self.estimator, self.norm, self.projections = jacobian_estimator, jacobian_norm, projections
         self.levels_schedule = resolve_schedule(levels_schedule)
-        self.range_target, self.device = range_target, device
+        self.range_target, self.neuron_line, self.device = range_target, neuron_line, device
         self.progress = 1.0
 
     @classmethod
@@ -144,7 +149,8 @@ class PhysicsInformedLoss:
                      "weights only"),
                 Term("range_filling", on["range_filling"], f"mean max(0, {self.range_target:g} - rms(w)/w_max)^2", "1",
                      "weights only"),
-                Term("neuron", on["neuron"], "mean squared loss in the saturating neuron", "ADC range^2",
+                Term("neuron", on["neuron"], f"mean squared loss in the saturating neuron ({self.neuron_line} line)",
+                     "ADC range^2",
                      "1 product a layer"),
                 Term("asymmetry", on["asymmetry"], "mean ((f_up - f_down)/(f_up + f_down))^2", "1", "weights only"),
                 Term("power", on["power"], "mean |g| v_read^2", "uW a cell", "weights only"),
@@ -183,7 +189,7 @@ class PhysicsInformedLoss:
             if "margin_noise" in on:
                 values["margin_noise"] = margin_variance(class_margin(outputs, y), seen.products).mean()
             if "neuron" in on:
-                values["neuron"] = lost_energy(seen.products)
+                values["neuron"] = lost_energy(seen.products, self.neuron_line)
         values.update(self._weight_terms(model, on))
         return values
 

@@ -143,7 +143,7 @@ class AchievableUpdates(torch.optim.Optimizer):
     def report(self) -> UpdateReport:
         """What the device can do, and what its cells have done so far; prints as a table."""
         return make_report(
-            self._writer.rule, self._steps, self._device, self._seed, self._blocks, self._digital, self._losses
+            self._writer, self._steps, self._device, self._seed, self._blocks, self._digital, self._losses
         )
 
     def _facts(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from mho.physics.pulses import spread_cells, symmetry_points
 from mho.physics.update import asymmetry, number_of_states, symmetry_point
 from mho.rng import normals
 from mho.train.achievable_cells import Block
-from mho.train.achievable_rules import Losses
+from mho.train.achievable_rules import Losses, Writer
 
 _SAMPLE = 10_000
 
@@ -63,7 +63,11 @@ class BlockFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateReport:
-    """The device, the parameters on its cells, and those that step digitally; prints as a table."""
+    """The device, the parameters on its cells, and those that step digitally; prints as a table.
+
+    ``out_of_reach``: targets that no number of pulses reaches; ``None`` where no cell is read before it is written
+    (all but rule "pulses" with count "state-aware"), so that they are not counted.
+    """
 
     rule: str
     steps: int
@@ -72,7 +76,7 @@ class UpdateReport:
     digital: tuple[str, ...]
     capped: int
     lost_pulses: int
-    out_of_reach: int
+    out_of_reach: int | None
 
     @property
     def writes(self) -> int:
@@ -115,9 +119,10 @@ class UpdateReport:
         widths = [max(len(line[i]) for line in (header, *body)) for i in range(len(header))]
         lines = [f"rule {self.rule}, {self.steps:,} steps", str(self.device)]
         lines += ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in (header, *body)]
+        away = "not counted" if self.out_of_reach is None else f"{self.out_of_reach:,}"
         lines.append(
             f"cut by the pulse limit: {self.capped:,} updates, {self.lost_pulses:,} pulses; "
-            f"targets out of reach: {self.out_of_reach:,}"
+            f"targets out of reach: {away}"
         )
         lines.append(f"digital: {', '.join(self.digital) if self.digital else 'none'}")
         return "\n".join(lines)
@@ -152,7 +157,7 @@ def device_facts(device: PulsedDevice, seed: int) -> DeviceFacts:
 
 
 def make_report(
-    rule: str,
+    writer: Writer,
     steps: int,
     device: PulsedDevice,
     seed: int,
@@ -161,7 +166,7 @@ def make_report(
     losses: Losses,
 ) -> UpdateReport:
     """The report of a wrapper's state."""
-    price = device.pulse_energy_pJ if rule != "exact" else None
+    price = device.pulse_energy_pJ if writer.rule != "exact" else None
     rows = []
     for block in blocks:
         writes, pulses = int(block.writes.sum()), int(block.pulses.sum())
@@ -180,12 +185,12 @@ def make_report(
             )
         )
     return UpdateReport(
-        rule=rule,
+        rule=writer.rule,
         steps=steps,
         device=device_facts(device, seed),
         blocks=tuple(rows),
         digital=digital,
         capped=losses.capped,
         lost_pulses=losses.lost_pulses,
-        out_of_reach=losses.out_of_reach,
+        out_of_reach=losses.out_of_reach if writer.reads_state else None,
     )

@@ -33,6 +33,11 @@ class Writer:
     count: Count
     rounding: Rounding
 
+    @property
+    def reads_state(self) -> bool:
+        """Whether cells are read before they are written, so that a target out of reach is seen."""
+        return self.rule == "pulses" and self.count == "state-aware"
+
     def write(self, block: Block, before: Tensor, generator: torch.Generator, losses: Losses) -> None:
         """Replace the wanted weights of ``block`` by what its cells reach from ``before``; counts the writes."""
         after = block.parameter

@@ -18,6 +18,7 @@ from mho.train.run import Hooks, Loader, OnBatch, OnEpoch, Run
 from mho.train.saving import Carried, Saver
 from mho.train.settings import Recipe, TrainSettings
 from mho.train.step import Average, BufferGuard, Loss, ModelLoss, StepLoss, distilled, plain
+from mho.train.unmet import refuse_unmet
 
 
 def _settings(recipe: Recipe | TrainSettings | str | None, epochs: int | None) -> TrainSettings:
@@ -88,6 +89,13 @@ def fit(
     is moved only if a recipe is given too, and is set back at the end. After each step analog weights are
     clamped to their bounds. With ``ema_decay`` the model ends with the averaged weights.
 
+    The loop trains what it is given. ``clip_sigma``, ``ranges = "learned"``, ``chip_gain`` and ``chip_offset_lsb``
+    shape the network: ``mho.convert(model, hardware, clip_sigma=..., ranges=...)`` gives them, the last two with the
+    hardware, and a recipe that asks for what the network has not is refused. ``warm_start`` is what the weights come
+    from, which is the caller's to give and cannot be seen here; its ``epochs_hardware`` and ``lr_hardware`` are refused
+    (``recipe.train.for_hardware()`` resolves them). Noise settings act on the noise that the network has: on a digital
+    one they multiply nothing.
+
     The result depends on the weights, the data, the settings and ``seed``; the caller's random state is
     neither read nor moved, and callbacks (``on_batch(step, loss or None)``, ``on_epoch(record)``) cannot
     disturb it. A step whose loss or gradient is NaN or infinite is refused: parameters, buffers and
@@ -100,7 +108,8 @@ def fit(
     Ctrl-C stops after the running step, saves, and raises ``KeyboardInterrupt``.
 
     Raises :class:`TrainingError` after ``refuse_limit`` refused steps in a row, for a loader without
-    length or batches, a model without trainable parameters, a loss that is no differentiable number;
+    length or batches, a model without trainable parameters, a loss that is no differentiable number, settings that the
+    network does not meet, and averaged weights (``ema_decay``) with :class:`~mho.train.AchievableUpdates`;
     :class:`CheckpointError` when a save cannot be written, or belongs to another run;
     :class:`RecipeError` for a faulty recipe.
     """
@@ -110,6 +119,7 @@ def fit(
         raise TrainingError("fit: resume without a checkpoint folder. Fix: pass checkpoint=FOLDER.")
     if checkpoint_every is not None and checkpoint_every < 1:
         raise TrainingError(f"fit: checkpoint_every = {checkpoint_every}. Fix: at least 1, or None.")
+    refuse_unmet(model, settings, optimizer)
     step_loss = _step_loss(loss, settings, teacher)
     scheduled = optimizer is None or recipe is not None
     optimizer = optimizer if optimizer is not None else make_optimizer(model, settings)

@@ -74,6 +74,9 @@ class TrainSettings(Table):
     a run compares, the digital baseline too, continues from it for ``epochs_hardware`` epochs with
     ``lr_hardware`` (None: as before). Without it all start from one initialisation. Either way all
     have the same budget.
+
+    What ``mho.fit`` itself cannot give (``clip_sigma``, learned ``ranges``, ``chip_gain``, ``chip_offset_lsb``,
+    ``epochs_hardware``, ``lr_hardware``) it refuses where the network does not have it; ``mho run`` sees to all.
     """
 
     epochs: Count = 6
