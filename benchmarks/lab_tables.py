@@ -28,7 +28,8 @@ def loop(found: dict[str, Any]) -> list[str]:
         f"`{found['command']}`",
         "",
         f"A network {_sizes(found)} on {found['images']:,} test images of MNIST, on virtual chips that deviate from "
-        f"their data sheet, each behind gRPC in a process of its own. Digital: {found['digital']:.2f} %. One training seed.",
+        f"their data sheet, each behind gRPC in a process of its own. Digital: {found['digital']:.2f} %. "
+        "One training seed.",
         "",
         "| trained for | " + " | ".join(f"chip {chip['chip']}" for chip in found["chips"]) + " |",
         "| --- |" + " ---: |" * len(found["chips"]),
@@ -61,9 +62,9 @@ def twin(found: dict[str, Any]) -> list[str]:
     worst = min(summary["holds"], key=summary["holds"].get)
     return [
         f"`{found['command']}`: twins of {summary['chips']} hidden chips of {' x '.join(map(str, found['tile']))} "
-        f"cells; each of {len(summary['holds'])} parameters lies in its 95 % interval on at least {summary['holds'][worst]} "
-        f"of them (fewest: `{worst}`). What the twin leaves over is {summary['worst_error_over_noise']:.3f} times the "
-        "noise at worst.",
+        f"cells; each of {len(summary['holds'])} parameters lies in its 95 % interval on at least "
+        f"{summary['holds'][worst]} of them (fewest: `{worst}`). What the twin leaves over is "
+        f"{summary['worst_error_over_noise']:.3f} times the noise at worst.",
     ]
 
 

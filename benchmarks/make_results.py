@@ -6,6 +6,7 @@ benchmarks/ablation.py wrote, one with ``networks`` alone what forecast.py wrote
 
 import argparse
 import json
+import tomllib
 import math
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,9 @@ def sweep_table(record: dict[str, Any]) -> list[str]:
     if curves[names[0]] is None:
         return []
     level = record["static_noise_percent"]
-    lines = ["", "| mean / p5 | " + " | ".join(NETWORKS[n] for n in names) + " | hybrid - noise injection |"]
+    images = tomllib.loads(record["recipe"])["evaluate"].get("sweep_images")
+    which = f", first {images:,} test images" if images else ""
+    lines = ["", f"| mean / p5{which} | " + " | ".join(NETWORKS[n] for n in names) + " | hybrid - noise injection |"]
     lines.append("| --- |" + " ---: |" * (len(names) + 1))
     against = record["against_noise_injection"]
     for place, scale in enumerate(curves[names[0]]["noise_scale"]):

@@ -28,8 +28,8 @@ _HOME = {
 
 _ROOMS = frozenset(
     {
-        "allocation", "campaign", "chips", "costs", "crossbar", "data", "ebm", "errors", "evaluation",
-        "experiments", "hardware", "lab", "models", "moments", "nn", "objectives", "physics", "reporting", "rng", "testing", "train",
+        "allocation", "campaign", "chips", "costs", "crossbar", "data", "ebm", "errors", "evaluation", "experiments",
+        "hardware", "lab", "models", "moments", "nn", "objectives", "physics", "reporting", "rng", "testing", "train",
         "units",
     }
 )  # fmt: skip
