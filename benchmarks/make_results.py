@@ -6,8 +6,8 @@ benchmarks/ablation.py wrote, one with ``networks`` alone what forecast.py wrote
 
 import argparse
 import json
-import tomllib
 import math
+import tomllib
 from pathlib import Path
 from typing import Any
 
