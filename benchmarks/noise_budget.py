@@ -1,6 +1,6 @@
 """Read time and converter bits a layer against the same for all layers, on the network of a run.
 
-    mho run cifar10 --seeds 0 --out runs
+    mho run benchmarks/recipes/cifar10-levels.toml --seeds 0  # the run of the recorded figures; any other will do
     python benchmarks/noise_budget.py runs/cifar10 --data-dir DIR              # for the weights as they are
     python benchmarks/noise_budget.py runs/cifar10 --data-dir DIR --retrain 2  # and trained on for the new settings
     python benchmarks/noise_budget.py runs/cifar10 --per-channel --dac --repeats 4 --name=-options    # all that there
@@ -155,7 +155,8 @@ def main() -> None:
     trainer = Trainer(recipe, data, base, given.folder, resume=True, progress=False, say=print)
     seed = recipe.seeds[0]
     start = trainer.start(seed)
-    trained = trainer.hardware_aware(start, seed, trainer.digital(start, seed).network).network
+    teacher = trainer.digital(start, seed).network if recipe.train.distill else start
+    trained = trainer.hardware_aware(start, seed, teacher).network
     search = _batches(data, data.train_x[: given.search_images], data.train_y[: given.search_images])
     test = _batches(data, data.test_x[: given.images], data.test_y[: given.images])
     example = test[0][0][:64]
