@@ -1,4 +1,4 @@
-"""What torch.compile is worth here: a training step and an inference, eager and compiled, with the seconds of compiling.
+"""What torch.compile is worth: a training step and an inference, eager and compiled, with the seconds of compiling.
 
     python benchmarks/compiled.py [--networks mlp transformer] [--threads 2]
 
