@@ -101,6 +101,19 @@ def test_unknown_recipes_runs_and_hardware_come_at_once(folder):
     assert "runs: runs/nowhere: no finished run is in it" in message
 
 
+def test_energy_based_models_are_no_part_of_a_campaign(folder):
+    (folder / "mine.toml").write_text('experiment = "resistive"\n')
+    (folder / "old").mkdir()
+    (folder / "old" / "summary.json").write_text('{"experiment": "eqprop"}')
+    text = f'name = "x"\nrecipes = ["ebm-eqprop", "{folder}/mine.toml"]\nruns = ["{folder}/old"]\n[evaluate]\n'
+    with pytest.raises(RecipeError) as raised:
+        plan(loaded(folder, text), folder)
+    lines = str(raised.value).splitlines()
+    assert len(lines) == 3 and all("energy-based model" in line and "Fix: take it out" in line for line in lines)
+    assert "'mho run ebm-eqprop --seeds 0-2'" in lines[0] and "'resistive'" in lines[1]
+    assert lines[2].startswith("campaign x: runs: ")
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [

@@ -18,12 +18,14 @@ from mho.ebm import (
     conv_net,
     dense_net,
     eqprop_gradient,
+    eqprop_optimizer,
     evaluate_on_chips,
     fit_eqprop,
     hopfield_resnet13,
     layer_groups,
+    written_on_cells,
 )
-from mho.errors import InputError, TrainingError
+from mho.errors import HardwareError, InputError, TrainingError
 from mho.hardware import ConstantStep, GenericCell, Hardware, Mapping, PulsedDevice
 from mho.nn.site import bounded_parameters
 from mho.train import AchievableUpdates
@@ -128,6 +130,41 @@ def test_cells_can_write_its_updates() -> None:
     optimizer = AchievableUpdates(torch.optim.SGD(layer_groups(net, 0.1), momentum=0.9), device, outside="clamp")
     history = fit_eqprop(net, data.train_batches(50, subset=1000), loss(), epochs=2, optimizer=optimizer)
     assert history.epochs[-1].loss < history.epochs[0].loss
+
+
+def test_a_pulse_is_a_share_of_each_layers_own_full_scale() -> None:
+    data, net = digits(), dense_net(units=(16,), bound_sigma=3.0)
+    hw = replace(CHIP, update=PulsedDevice(response=ConstantStep(), dw_min=0.01, w_min=-0.5, w_max=0.5))
+    optimizer = written_on_cells(net, torch.optim.SGD(layer_groups(net, 0.1)), hw)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    fit_eqprop(net, data.train_batches(50, subset=100), loss(hw), epochs=1, optimizer=optimizer)
+    assert sorted(optimizer.counters) == ["layers.0.weight", "layers.1.weight"]
+    for name, bound in net.full_scales.items():
+        pulses = (dict(net.named_parameters())[name].detach() - before[name]) / (0.02 * bound)  # 0.01 of 0.5
+        inside = before[name].abs() < 0.9 * bound
+        assert float(pulses.abs().max()) > 0.9
+        assert torch.allclose(pulses[inside], pulses[inside].round(), atol=2e-3), name
+    assert not torch.equal(net.layers[1].bias.detach(), before["layers.1.bias"])
+    with pytest.raises(HardwareError, match="chip: update"):
+        written_on_cells(net, optimizer.inner, CHIP)
+    with pytest.raises(InputError, match=r"bound_sigma=3\.0"):
+        written_on_cells(dense_net(units=(16,)), optimizer.inner, hw)
+
+
+def test_nesterov_momentum_is_that_of_torch() -> None:
+    net = dense_net(units=(4,))
+    found = eqprop_optimizer(net, 0.1, "sgd", nesterov=True, weight_decay=0.01)
+    assert isinstance(found, torch.optim.SGD) and all(
+        g["nesterov"] and g["momentum"] == 0.9 for g in found.param_groups
+    )
+
+
+def test_each_chip_is_told() -> None:
+    net, told = dense_net(units=(8,)), []
+    images = list(digits().test_batches(50, subset=50))
+    at = {"noise_scales": (0.0, 1.0), "ages": ("1 day",), "chips": 2}
+    evaluate_on_chips(net, images, CHIP, dynamics=READS, tell=lambda done, total: told.append((done, total)), **at)
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_fresh_reads_do_not_depend_on_the_other_chips() -> None:

@@ -13,6 +13,7 @@ from mho.ebm.generate import (
     BitFlips,
     DenoisingModel,
     Schedule,
+    Training,
     VirtualSampler,
     autocorrelation,
     chip_steps,
@@ -24,8 +25,8 @@ from mho.ebm.generate import (
     place,
 )
 from mho.ebm.generate.gradient import products
-from mho.ebm.spins import energy
-from mho.errors import HardwareError, InputError
+from mho.ebm.spins import PBit, energy
+from mho.errors import HardwareError, InputError, TrainingError
 from mho.rng import stream
 
 STATES = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=8)))
@@ -131,6 +132,31 @@ def test_the_chain_has_the_enumerated_law_and_a_wrong_temperature_has_not():
     hot = pixel_counts(generate(model, count, sampler=VirtualSampler(None, None, 0.0, 0.2), schedule=schedule))
     assert stats.chisquare(hot.numpy(), count * law).pvalue < 1e-5
     assert stats.chisquare(hot.numpy(), count * chain_law(model, 1 / 1.2).numpy()).pvalue > 1e-5
+
+
+def test_offsets_of_the_p_bits_are_biases_of_their_chip():
+    model, shifted, count, chip = model_2x2((0.5,), scale=0.4), model_2x2((0.5,), scale=0.4), 20_000, 7
+    bits = PBit(offset_std=0.5)
+    with torch.no_grad():
+        shifted.biases[0].add_(bits.offsets(8, chip))
+    options = {"sampler": VirtualSampler(None, None, pbit=bits), "schedule": Schedule(30, "last")}
+    found = pixel_counts(generate(model, count, chip_seed=chip, **options)).numpy()
+    assert stats.chisquare(found, count * chain_law(shifted, 1.0).numpy()).pvalue > 1e-5
+    assert stats.chisquare(found, count * chain_law(model, 1.0).numpy()).pvalue < 1e-5
+    assert not torch.equal(
+        generate(model, 100, chip_seed=chip, **options), generate(model, 100, chip_seed=8, **options)
+    )
+
+
+def test_what_this_sampler_has_not_is_refused():
+    with pytest.raises(HardwareError, match=r"pbit\.correlation = 0\.5"):
+        VirtualSampler(pbit=PBit(correlation=0.5))
+    with pytest.raises(HardwareError, match=r"Fix: VirtualSampler\(temperature_error"):
+        VirtualSampler(pbit=PBit(temperature_error=0.1))
+    with pytest.raises(TrainingError, match="conditional means"):
+        Training(sampler=VirtualSampler(pbit=PBit(offset_std=0.1)))
+    # What identifies a training's checkpoint.
+    assert repr(DIGITAL).endswith("(coupling_bits=None, bias_bits=None, coupling_error=0.0, temperature_error=0.0)")
 
 
 def test_an_image_does_not_depend_on_how_many_are_made():

@@ -99,6 +99,18 @@ def test_an_unbounded_energy_is_an_error_and_no_hang(tolerance: float | None) ->
         relax(clamp(net, x), net.initial(x), Relaxation(400, tolerance))
 
 
+def test_states_that_run_away_are_an_error_long_before_they_are_infinite() -> None:
+    net = HopfieldNet((4,), (Dense(units=8, activation=Identity()), Dense(units=8, activation=Identity())), gain=1.3)
+    x, told = uniforms((3, 4), 0, "x"), r"block 0 of 2 .*\|s\| reaches [0-9.]+e\+1[0-9] \(limit 1e\+06\) after 20 steps"
+    with pytest.raises(RelaxationError, match=told):
+        relax(clamp(net, x), net.initial(x), Relaxation(20, None))
+    with pytest.raises(RelaxationError, match=told):
+        averaged(clamp(net, x), net.initial(x), settle=18, reads=2)
+    assert relax(clamp(net, x), net.initial(x), Relaxation(20, None, limit=1e30)).steps == 20
+    with pytest.raises(InputError, match="limit = 0"):
+        Relaxation(limit=0.0)
+
+
 def test_a_fixed_number_of_steps_is_neither_judged_nor_certified() -> None:
     net, x = deep(), uniforms((3, 6), 0, "x").double()
     rest = relax(clamp(net, x), net.initial(x), Relaxation(2, None))

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -248,6 +249,20 @@ def test_it_learns_digits_on_new_chips_each_step() -> None:
     accuracy = result.accuracy().isel(seed=0, age_s=0, bits=0)
     assert float(accuracy.sel(noise_scale=1.0).mean()) > 65.0
     assert accuracy.sel(noise_scale=0.0).to_numpy() == pytest.approx(float(clean.mean()), abs=0.5)
+
+
+def test_chips_are_judged_at_their_ages() -> None:
+    model = small(read_noise=False)
+    model.hw = model.hw.replace(cell=replace(model.hw.cell, drift_nu=0.1, drift_nu_d2d=0.05))
+    data, told = load_dataset("mnist-mini"), []
+    test = list(Batches(data.test_x[:60], data.test_y[:60], 60, mean=(0.0,), std=(1.0,)))
+    ages = (model.hw.environment.t_s, "1 year")
+    aged = evaluate_on_chips(model, test, chips=2, ages=ages, tell=lambda done, total: told.append((done, total)))
+    fresh = evaluate_on_chips(model, test, chips=2)
+    assert told[-1] == (4, 4) and aged.data.sizes["age_s"] == 2
+    first, later = (aged.data["correct"].isel(age_s=n).to_numpy() for n in (0, 1))
+    assert (first == fresh.data["correct"].isel(age_s=0).to_numpy()).all()
+    assert (first != later).any()
 
 
 def test_a_resumed_training_ends_at_the_same_bits(tmp_path: object) -> None:

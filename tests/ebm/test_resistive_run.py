@@ -6,14 +6,22 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from mho.experiments.ebm import resistive_judge
 from mho.experiments.ebm.resistive import Settings, run
 
 TINY = Settings(
-    name="tiny", hidden=(8,), epochs=1, subset=128, test_subset=60, chips=2, noise_scales=(0.0, 1.0), batch_size=64
-)
+    name="tiny", hidden=(8,), epochs=1, subset=128, test_subset=60, chips=2, noise_scales=(0.0, 1.0), batch_size=64,
+    ages=("1 day",),
+)  # fmt: skip
 
 
-def test_a_run_leaves_numbers_record_and_report_and_resumes_to_the_same(tmp_path: Path) -> None:
+def never(*args: object, **options: object) -> None:
+    raise AssertionError("measured again")
+
+
+def test_a_run_leaves_numbers_record_and_report_and_resumes_to_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[str] = []
     first = run(TINY, out=tmp_path, say=said.append)
     for name in ("summary.json", "record.json", "report.html", "settings.json", "hardware.toml", "results/chips.npz"):
@@ -21,13 +29,16 @@ def test_a_run_leaves_numbers_record_and_report_and_resumes_to_the_same(tmp_path
     assert json.loads((first.folder / "summary.json").read_text())["on_chips"]["chips"] == 2
     record = json.loads(first.record.read_text())
     assert [len(level[0]) for level in record["accuracy"]] == [2, 2]
+    assert record["age_s"] == [86_400.0] and len(record["accuracy_at_age"][0][0]) == 2
     energy = first.summary["inference"]["energy_J"]
     assert 0 < energy["low"] < energy["typical"] < energy["high"]
     assert first.summary["kirchhoff_residual"] < 1e-6
     page = first.report.read_text()
-    assert "co-content" in page and "What an inference costs" in page
+    assert "Accuracy against age" in page and "co-content" in page and "What an inference costs" in page
     assert "an inference" in first.summary["sentence"] and len(first.summary["table"]["rows"]) == 2
     assert 0 <= first.summary["digital"] <= 100 and any("digital network" in line for line in said)
+    for name in ("evaluate_on_chips", "digital_accuracy"):
+        monkeypatch.setattr(resistive_judge, name, never)
     again = run(TINY, out=tmp_path, resume=True)
     assert again.summary["clean"] == first.summary["clean"]
     assert again.summary["on_chips"] == first.summary["on_chips"]
@@ -36,5 +47,7 @@ def test_a_run_leaves_numbers_record_and_report_and_resumes_to_the_same(tmp_path
 def test_a_misspelt_setting_is_refused() -> None:
     with pytest.raises(ValidationError, match="hiden"):
         Settings(hiden=(8,))  # type: ignore[call-arg]
+    with pytest.raises(ValidationError, match="unknown unit"):
+        Settings(ages=("1 fortnight",))
     with pytest.raises(ValidationError, match="epochs"):
         Settings(epochs=0)

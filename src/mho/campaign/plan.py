@@ -10,6 +10,7 @@ from typing import Any
 from mho.campaign.cells import Cell, Labels
 from mho.campaign.settings import Campaign, EvaluateGrid
 from mho.errors import HardwareError, RecipeError
+from mho.experiments.kinds import kind_of_recipe, kind_of_run
 from mho.hardware import dump_hardware, load_hardware
 from mho.hardware.spec import Hardware
 from mho.train import Recipe, dump_recipe, load_recipe
@@ -55,6 +56,13 @@ def plan(campaign: Campaign, folder: Path) -> tuple[Cell, ...]:
 
 
 def _recipe(name: str, problems: list[str]) -> tuple[Recipe, Hardware] | None:
+    kind = _energy_based(name)
+    if kind is not None:
+        problems.append(
+            f"recipes: {name}: a recipe of experiment = {kind!r}, an energy-based model; campaigns are of classifiers "
+            f"only. Fix: take it out, and 'mho run {name} --seeds 0-2'."
+        )
+        return None
     try:
         recipe = load_recipe(name)
         return recipe, load_hardware(recipe.hardware)
@@ -63,7 +71,21 @@ def _recipe(name: str, problems: list[str]) -> tuple[Recipe, Hardware] | None:
         return None
 
 
+def _energy_based(name: str) -> str | None:
+    try:
+        return kind_of_recipe(name)
+    except RecipeError:  # no recipe's name, or no TOML: said where it is loaded
+        return None
+
+
 def _finished(folder: Path, problems: list[str]) -> tuple[Recipe, Hardware, Path] | None:
+    kind = kind_of_run(folder)
+    if kind is not None:
+        problems.append(
+            f"runs: {folder}: a run of experiment = {kind!r}, an energy-based model; campaigns are of classifiers "
+            "only. Fix: take it out."
+        )
+        return None
     missing = [n for n in ("recipe.toml", "hardware.toml", "summary.json") if not (folder / n).is_file()]
     if missing:
         problems.append(f"runs: {folder}: no finished run is in it ({', '.join(missing)} missing). Fix: 'mho run' it.")

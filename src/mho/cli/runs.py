@@ -56,10 +56,7 @@ def run(
     if record is not None:
         write_atomically(record, found.record.read_bytes())
     told = found.summary
-    if "table" in told:
-        console().print(own_table(told["table"]))
-    else:
-        console().print(summary_table(told))
+    console().print(summary_table(told))
     console().print(told["sentence"] if "sentence" in told else told["energy"]["sentence"], soft_wrap=True)
     console().print(f"report: {found.report}", soft_wrap=True)
     if show:
@@ -78,7 +75,9 @@ def chosen_seeds(one_by_one: list[int] | None, text: str | None) -> tuple[int, .
 
 
 def summary_table(summary: dict[str, Any]) -> Any:
-    """The table that a run prints: the networks, their accuracy over chips, the distance to digital."""
+    """The table that a run prints: its own, or the networks, their accuracy over chips, the distance to digital."""
+    if "table" in summary:
+        return own_table(summary["table"])
     digital = float(summary["digital"]["accuracy"])
     chips = summary["hardware_aware"]["chips"]
     shown = table(
@@ -137,12 +136,24 @@ def report(
         console().print(f"report: {page}", soft_wrap=True)
         return
     results = sorted((folder / "results").glob("*.npz"))
-    if not results:
+    summary = folder / "summary.json"
+    told = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
+    own_page = "table" in told and not results  # as of ebm-generate, whose outcomes are images
+    if not results and not own_page:
         raise CheckpointError(
             f"{folder}: no results/*.npz in it. Way out: the folder of a finished run, or 'mho run' first."
         )
-    summary = folder / "summary.json"
-    if summary.is_file():
-        console().print(summary_table(json.loads(summary.read_text(encoding="utf-8"))))
+    if own_page and out is not None:
+        raise CheckpointError(
+            f"{folder}: no results/*.npz in it, of which a page could be made. Way out: {folder / 'report.html'}, the "
+            "run's own page."
+        )
+    if told:
+        console().print(summary_table(told))
+    if "sentence" in told:
+        console().print(told["sentence"], soft_wrap=True)
+    if own_page:
+        console().print(f"report: {folder / 'report.html'}", soft_wrap=True)
+        return
     page = write_report(out or folder / "results.html", *(Result.load(path) for path in results))
     console().print(f"report: {page}", soft_wrap=True)

@@ -27,7 +27,15 @@ from mho.ebm.hopfield import (
 )
 from mho.ebm.implicit import implicit_gradient
 from mho.ebm.relax import Relaxation, RelaxationError, Relaxed, averaged, relax
-from mho.ebm.training import EqPropLoss, class_scores, evaluate_on_chips, fit_eqprop, layer_groups
+from mho.ebm.training import (
+    EqPropLoss,
+    class_scores,
+    eqprop_optimizer,
+    evaluate_on_chips,
+    fit_eqprop,
+    layer_groups,
+)
+from mho.ebm.updates import written_on_cells
 
 __all__ = [
     "Cells",
@@ -53,6 +61,7 @@ __all__ = [
     "dense_net",
     "diagnostics",
     "eqprop_gradient",
+    "eqprop_optimizer",
     "evaluate_on_chips",
     "fit_eqprop",
     "generate",
@@ -70,4 +79,5 @@ __all__ = [
     "score",
     "spins",
     "state_bits",
+    "written_on_cells",
 ]

@@ -16,6 +16,9 @@ from mho.errors import InputError, MhoError
 States = list[Tensor]
 """One tensor a block, [batch, ...]. A sweep may replace the tensors of the list; it does not write into them."""
 
+LIMIT = 1e6
+"""A larger |s| counts as divergence: states of a bounded energy are of the order of 1."""
+
 
 class RelaxationError(MhoError, ArithmeticError):
     """A system did not come to rest within its steps, or left every bound."""
@@ -34,13 +37,14 @@ class Relaxation:
     """When to stop: at a residual of ``tolerance``, looked at each ``check_every`` sweeps, at most ``max_steps``.
 
     ``tolerance=None``: exactly ``max_steps`` sweeps whatever the residual, as published recipes do; the residual
-    is then neither computed nor judged. Raises :class:`InputError` for less than one step or a tolerance that is
-    not positive.
+    is then neither computed nor judged. ``limit``: a state with |s| beyond it counts as divergence. Raises
+    :class:`InputError` for less than one step, or a tolerance or limit that is not positive.
     """
 
     max_steps: int = 200
     tolerance: float | None = 1e-4
     check_every: int = 4
+    limit: float = LIMIT
 
     def __post_init__(self) -> None:
         if self.max_steps < 1 or self.check_every < 1:
@@ -51,6 +55,7 @@ class Relaxation:
             raise InputError(
                 f"Relaxation: tolerance = {self.tolerance}: positive, or None for a fixed number of steps."
             )
+        _check_limit("Relaxation", self.limit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,15 +74,14 @@ def relax(system: System, states: States, how: Relaxation, *, what: str = "relax
     energy whose blocks are solved exactly it is the largest component of the projected gradient, and 0 only at a
     stationary point.
 
-    Raises :class:`RelaxationError` with steps and residual where it stays above the tolerance, and where a state is
-    NaN or infinite (an energy that is not bounded from below).
+    Raises :class:`RelaxationError` with steps and residual where it stays above the tolerance, and with block, size and
+    steps where a state is NaN or beyond ``how.limit`` (an energy that is not bounded from below).
     """
     states = list(states)
     if how.tolerance is None:
         for _ in range(how.max_steps):
             system.sweep(states)
-        if not all(bool(torch.isfinite(s.detach()).all()) for s in states[-1:]):
-            raise _diverged(what, how.max_steps)
+        _watch(what, states, how.max_steps, how.limit)
         return Relaxed(states, how.max_steps, None)
     residual = math.inf
     for step in range(1, how.max_steps + 1):
@@ -85,10 +89,12 @@ def relax(system: System, states: States, how: Relaxation, *, what: str = "relax
         if step % how.check_every and step != how.max_steps:
             continue
         residual = float(system.residual(states))
-        if not math.isfinite(residual):
-            raise _diverged(what, step)
+        if not math.isfinite(residual) or residual <= how.tolerance or step == how.max_steps:
+            _watch(what, states, step, how.limit)
         if residual <= how.tolerance:
             return Relaxed(states, step, residual)
+        if not math.isfinite(residual):
+            raise RelaxationError(f"{what}: the residual is {residual} after {step} steps. Way out: smaller couplings.")
     raise RelaxationError(
         f"{what}: residual {residual:.3g} after {how.max_steps} steps, above the tolerance {how.tolerance:.3g}. Way "
         "out: more max_steps; a larger tolerance (float32 ends near 1e-6); smaller couplings; or tolerance=None for a "
@@ -96,15 +102,24 @@ def relax(system: System, states: States, how: Relaxation, *, what: str = "relax
     )
 
 
-def averaged(system: System, states: States, *, settle: int, reads: int, what: str = "noisy relaxation") -> Relaxed:
+def averaged(
+    system: System,
+    states: States,
+    *,
+    settle: int,
+    reads: int,
+    what: str = "noisy relaxation",
+    limit: float = LIMIT,
+) -> Relaxed:
     """States of a noisy system: ``settle`` sweeps, then the mean over the next ``reads`` sweeps.
 
     A noisy system has a law of rest instead of a state; the mean of n reads is off by about sigma / sqrt(n), so its
-    residual is no certificate and is not computed. Raises :class:`InputError` for negative counts or no read, and
-    :class:`RelaxationError` for NaN or infinity.
+    residual is no certificate and is not computed. Raises :class:`InputError` for negative counts, no read or a limit
+    that is not positive, and :class:`RelaxationError` for a mean that is NaN or beyond ``limit``.
     """
     if settle < 0 or reads < 1:
         raise InputError(f"averaged: settle = {settle}, reads = {reads}: settle >= 0 and reads >= 1.")
+    _check_limit("averaged", limit)
     states = list(states)
     for _ in range(settle):
         system.sweep(states)
@@ -117,16 +132,36 @@ def averaged(system: System, states: States, *, settle: int, reads: int, what: s
     if reads > 1:
         for total in sums:
             total /= reads
-    if not all(bool(torch.isfinite(s).all()) for s in sums[-1:]):
-        raise _diverged(what, settle + reads)
+    _watch(what, sums, settle + reads, limit)
     return Relaxed(sums, settle + reads, None)
 
 
-def _diverged(what: str, step: int) -> RelaxationError:
-    return RelaxationError(
-        f"{what}: states are NaN or infinite after {step} steps: the energy is not bounded from below, or its input "
-        "is not finite. Way out: clipped activations on neighbouring layers, smaller couplings, a nudge above -1."
-    )
+def _check_limit(where: str, limit: float) -> None:
+    if not 0 < limit < math.inf:
+        raise InputError(f"{where}: limit = {limit}: positive and finite.")
 
 
-__all__ = ["Relaxation", "RelaxationError", "Relaxed", "States", "System", "averaged", "relax"]
+def _size(s: Tensor) -> Tensor:
+    """Largest |s|, 0-d; NaN where there is one. One pass without a copy where it is real."""
+    if s.is_complex():
+        return s.abs().amax()
+    low, high = torch.aminmax(s)
+    return torch.maximum(-low, high)
+
+
+@torch.no_grad()
+def _watch(what: str, states: States, step: int, limit: float) -> None:
+    """Raise for the first block with a state that is NaN, infinite or beyond ``limit``."""
+    largest = torch.stack([_size(s).double() for s in states]).tolist()
+    for number, far in enumerate(largest):
+        if far <= limit:
+            continue
+        found = f"|s| reaches {far:.4g} (limit {limit:g})" if math.isfinite(far) else "states are NaN or infinite"
+        raise RelaxationError(
+            f"{what}: block {number} of {len(states)} (the first is 0): {found} after {step} steps: the energy is not "
+            "bounded from below, or its input is not finite. Way out: clipped activations on neighbouring layers, "
+            "smaller couplings, a nudge above -1, or a larger limit."
+        )
+
+
+__all__ = ["LIMIT", "Relaxation", "RelaxationError", "Relaxed", "States", "System", "averaged", "relax"]

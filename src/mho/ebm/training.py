@@ -6,7 +6,7 @@ network, and any torch optimizer, :class:`mho.train.AchievableUpdates` too, make
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, final
 
@@ -126,6 +126,24 @@ def layer_groups(net: HopfieldNet, lr: float | Sequence[float]) -> list[dict[str
     return [{"params": list(h.parameters()), "lr": rate} for h, rate in zip(holders, rates, strict=True)]
 
 
+def eqprop_optimizer(
+    net: HopfieldNet,
+    lr: float | Sequence[float],
+    name: str = "adam",
+    *,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+) -> torch.optim.Optimizer:
+    """The optimizer that :func:`fit_eqprop` makes of the same arguments: "adam" (AdamW) or "sgd"."""
+    groups = layer_groups(net, lr)
+    if name == "adam":
+        return torch.optim.AdamW(groups, betas=(momentum, 0.999), weight_decay=weight_decay, fused=True)
+    if name == "sgd":
+        return torch.optim.SGD(groups, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, fused=True)
+    raise TrainingError(f"fit_eqprop: optimizer = {name!r}. Fix: 'adam', 'sgd', or an optimizer.")
+
+
 def fit_eqprop(
     net: HopfieldNet,
     loader: Loader,
@@ -135,6 +153,7 @@ def fit_eqprop(
     lr: float | Sequence[float] = 1e-3,
     optimizer: torch.optim.Optimizer | Literal["adam", "sgd"] = "adam",
     momentum: float = 0.9,
+    nesterov: bool = False,
     weight_decay: float = 0.0,
     schedule: Literal["constant", "cosine", "onecycle"] = "cosine",
     ema_decay: float | None = None,
@@ -147,24 +166,16 @@ def fit_eqprop(
     """Train ``net`` in place by equilibrium propagation; the loop is that of :func:`mho.fit`.
 
     ``loader`` yields (x [batch, *input], class numbers [batch]). ``lr``: one rate, or one a layer, input first, the
-    readout last. ``optimizer``: a name, or an optimizer over the network's parameters (:func:`layer_groups` makes
-    its groups), for instance :class:`mho.train.AchievableUpdates`. ``checkpoint``, ``resume``, ``seed``: as of
-    :func:`mho.fit`, to the same bits.
+    readout last. ``nesterov``: of SGD's momentum. ``optimizer``: a name, or an optimizer over the network's parameters
+    (:func:`layer_groups` makes its groups), for instance that of :func:`mho.ebm.written_on_cells`. ``checkpoint``,
+    ``resume``, ``seed``: as of :func:`mho.fit`, to the same bits.
 
     Raises what :func:`mho.fit` raises, :class:`~mho.ebm.relax.RelaxationError` where a phase finds no rest, and
     :class:`InputError` where the network does not allow the nudging.
     """
-    made: torch.optim.Optimizer
-    if isinstance(optimizer, str):
-        groups = layer_groups(net, lr)
-        if optimizer == "adam":
-            made = torch.optim.AdamW(groups, betas=(momentum, 0.999), weight_decay=weight_decay, fused=True)
-        elif optimizer == "sgd":
-            made = torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay, fused=True)
-        else:
-            raise TrainingError(f"fit_eqprop: optimizer = {optimizer!r}. Fix: 'adam', 'sgd', or an optimizer.")
-    else:
-        made = optimizer
+    made = optimizer
+    if isinstance(made, str):
+        made = eqprop_optimizer(net, lr, made, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
     settings = TrainSettings(epochs=epochs, schedule=schedule, ema_decay=ema_decay)
     return fit(
         net,
@@ -218,17 +229,20 @@ def evaluate_on_chips(
     ages: Sequence[float | str] = (),
     how: Relaxation | None = None,
     attrs: dict[str, Any] | None = None,
+    tell: Callable[[int, int], object] = lambda done, total: None,
 ) -> Result:
     """Outcomes of every image on every virtual chip of ``hw``, as a :class:`~mho.evaluation.result.Result`.
 
     ``nets``: one network, or one a training seed. ``batches``: (x, y) in a fixed order, read once a chip. Chip i is
     that of the lot ``seed`` as in ``mho.fabricate``; ``noise_scales`` multiply every random source of ``hw`` (all
     points share the chips' normals). ``dynamics``: reads and converters; None: noiseless relaxation on the chip's
-    values. ``clean``: the same weights on ideal hardware, without noise and converters.
+    values. ``clean``: the same weights on ideal hardware, without noise and converters. ``tell(done, total)`` after
+    each chip, age and noise scale.
     """
     models = [nets] if isinstance(nets, HopfieldNet) else list(nets)
     times = tuple(seconds(a) for a in ages) or (hw.environment.t_s,)
     outcomes, clean = [], []
+    done, total = 0, len(models) * chips * len(times) * len(noise_scales)
     for model in models:
         scores, labels = class_scores(model, batches, how=how)
         clean.append((scores.argmax(1) == labels).numpy())
@@ -250,6 +264,8 @@ def evaluate_on_chips(
                         model, batches, cells=cells, how=how, dynamics=dynamics, seed=derive_seed(its_seed, "fresh")
                     )
                     on_chips[chip, a, n, 0] = (scores.argmax(1) == labels).numpy()
+                    done += 1
+                    tell(done, total)
         outcomes.append(on_chips)
     return Result.of(
         np.stack(outcomes),
@@ -271,6 +287,7 @@ __all__ = [
     "NUDGED",
     "EqPropLoss",
     "class_scores",
+    "eqprop_optimizer",
     "evaluate_on_chips",
     "fit_eqprop",
     "layer_groups",

@@ -10,6 +10,7 @@ from mho.data import load_dataset
 from mho.errors import CheckpointError, RecipeError, nearest
 from mho.evaluation.result import Result
 from mho.evaluation.run import evaluate
+from mho.experiments.kinds import refuse_energy_based
 from mho.experiments.networks import Networks, Trainer
 from mho.hardware import load_hardware
 from mho.train import load_recipe
@@ -33,11 +34,12 @@ def evaluate_stored(
 ) -> Result:
     """Evaluate a network of the run in ``folder`` on its test images under other conditions.
 
-    Raises :class:`CheckpointError` where ``folder`` holds no finished run.
+    Raises :class:`CheckpointError` where ``folder`` holds no finished run, or one of an energy-based model.
     """
     if network not in CHOICES:
         raise RecipeError(f"network {network!r} is none of a run's. {nearest(network, CHOICES)}")
     place = Path(folder)
+    refuse_energy_based(place)
     if not (place / "recipe.toml").is_file() or not (place / "summary.json").is_file():
         raise CheckpointError(
             f"{place}: no finished run is in it. Way out: 'mho run' first, then its folder under runs/."

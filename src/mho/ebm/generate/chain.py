@@ -58,7 +58,7 @@ def generate(
     """
     if count < 1:
         raise InputError(f"generate: count = {count}. Fix: 1 or more.")
-    steps, machine, made = chip_steps(model, sampler, chip_seed), gibbs(model, sampler), []
+    steps, machine, made = chip_steps(model, sampler, chip_seed), gibbs(model, sampler, chip_seed), []
     for block in range(-(-count // CHAINS)):
         *_, last = denoised(model, machine, steps, schedule, CHAINS, stream(seed, "images", block))
         made.append(last)

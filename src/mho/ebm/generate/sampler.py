@@ -1,6 +1,6 @@
 """From a trained model to what a sampler of p-bits holds: coarse couplings, wrong ones, a wrong temperature."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import final
 
@@ -22,6 +22,10 @@ class VirtualSampler:
     ``coupling_bits``, ``bias_bits``: with the sign, 2**bits - 1 levels over the full scale; None: not rounded.
     ``coupling_error``: standard deviation of each coupling, bias and input field, fixed on a chip, as a share of its
     full scale. ``temperature_error``: relative; T (1 + error) instead of T, so every energy is divided by 1 + error.
+    ``pbit``: what else its p-bits do wrong: ``temperature_std`` and ``offset_std`` of each one's own, fixed on a chip
+    and the same at every step, since all steps run on the same p-bits. For generation; training has its own errors.
+    Noise that remembers is refused: the readout looks at each sweep, and there the noise would start anew.
+
     The default is the chip as it is meant: 4-bit couplings, no errors.
     """
 
@@ -29,6 +33,7 @@ class VirtualSampler:
     bias_bits: int | None = 8
     coupling_error: float = 0.0
     temperature_error: float = 0.0
+    pbit: PBit = field(default_factory=PBit, repr=False)  # a training, which has none, is known by the repr
 
     def __post_init__(self) -> None:
         for name in ("coupling_bits", "bias_bits"):
@@ -37,7 +42,17 @@ class VirtualSampler:
                 raise HardwareError(
                     f"VirtualSampler: {name} = {bits}: a sign and a magnitude need 2 or more. Fix: 4, or None."
                 )
-        PBit(temperature_error=self.temperature_error)  # refuses a temperature of zero or below
+        self.p_bits()  # refuses a temperature of zero or below
+        for name, fix in (
+            ("temperature_error", "the sampler has its own. Fix: VirtualSampler(temperature_error=...)"),
+            ("correlation", "this sampler has no noise that remembers. Fix: 0, or mho.ebm.spins.BlockGibbs"),
+        ):
+            if getattr(self.pbit, name) != 0:
+                raise HardwareError(f"VirtualSampler: pbit.{name} = {getattr(self.pbit, name)}: {fix}.")
+
+    def p_bits(self) -> PBit:
+        """The p-bits with all their imperfections."""
+        return replace(self.pbit, temperature_error=self.temperature_error)
 
     def hardware(self, bits: int | None) -> Hardware:
         """One signed cell a parameter with ``bits`` (one of them the sign) and the programming error."""
@@ -71,9 +86,9 @@ class Step:
         return fields
 
 
-def gibbs(model: DenoisingModel, sampler: VirtualSampler) -> BlockGibbs:
-    """The block Gibbs sampler of the model's lattice at the sampler's temperature."""
-    return BlockGibbs(model.placement.graph, pbit=PBit(temperature_error=sampler.temperature_error))
+def gibbs(model: DenoisingModel, sampler: VirtualSampler, chip_seed: int = 0) -> BlockGibbs:
+    """The block Gibbs sampler of the model's lattice on the p-bits of the chip ``chip_seed`` of ``sampler``."""
+    return BlockGibbs(model.placement.graph, pbit=sampler.p_bits(), chip_seed=chip_seed)
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from mho.ebm.generate.autocorrelation import AdaptivePenalty, autocorrelation
 from mho.ebm.generate.gradient import denoising_gradient
 from mho.ebm.generate.model import DenoisingModel
 from mho.ebm.generate.sampler import VirtualSampler, gibbs, on_chip
+from mho.ebm.spins import PBit
 from mho.errors import CheckpointError, TrainingError
 from mho.rng import derive_seed, stream
 from mho.train import load_checkpoint, save_checkpoint
@@ -53,6 +54,11 @@ class Training:
         for name in ("lr", "coupling_error", "temperature_range"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise TrainingError(f"Training: {name} = {getattr(self, name)}. Fix: finite and not negative.")
+        if self.sampler.pbit != PBit():
+            raise TrainingError(
+                f"Training: sampler.pbit = {self.sampler.pbit}: the gradient's conditional means know one temperature "
+                "and no offsets. Fix: leave it out, and generate with it."
+            )
 
 
 @final

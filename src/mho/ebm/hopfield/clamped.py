@@ -97,7 +97,8 @@ class Clamped:
         """Relax; with noise or converters in the dynamics, the mean of reads instead of a certified state."""
         if self.dynamics is None:
             return relax(self, states, how, what=what)
-        return averaged(self, states, settle=self.dynamics.settle, reads=self.dynamics.reads, what=what)
+        settle, reads = self.dynamics.settle, self.dynamics.reads
+        return averaged(self, states, settle=settle, reads=reads, what=what, limit=how.limit)
 
     def preactivation(self, k: int, states: States) -> Tensor:
         """Drives, pulls and bias of layer ``k`` (from 0): -dE/ds without the layer's own potential."""

@@ -11,10 +11,10 @@ import torch
 
 from mho.chips.substrate import chip_seed
 from mho.data import Dataset, load_dataset
-from mho.ebm import HopfieldNet, clamp, evaluate_on_chips, fit_eqprop, program_cells
+from mho.ebm import HopfieldNet, clamp, eqprop_optimizer, fit_eqprop, program_cells, written_on_cells
 from mho.evaluation.atomic import write_atomically
 from mho.evaluation.result import Result
-from mho.experiments.ebm.digital import digital_accuracy
+from mho.experiments.ebm.eqprop_judge import Judge
 from mho.experiments.ebm.eqprop_page import Finding, Trajectory, page
 from mho.experiments.ebm.eqprop_settings import Settings
 from mho.experiments.folder import make_folder
@@ -24,7 +24,7 @@ from mho.experiments.summary import versions
 from mho.hardware import dump_hardware
 from mho.hardware.spec import Hardware
 from mho.reporting.api import report
-from mho.rng import stream
+from mho.rng import derive_seed, stream
 from mho.train import History
 
 NOISE_FREE, ON_CHIPS = "noise_free", "hardware_aware"
@@ -43,8 +43,8 @@ def run(
     """Train, put on chips, write ``<out>/<name>/``: settings.json, hardware.toml, checkpoints, results/*.npz,
     summary.json, record.json, report.html.
 
-    Ctrl-C saves after the running step; ``resume`` goes on to the same bits. Raises :class:`mho.errors.DataError` and
-    :class:`mho.errors.RecipeError` before anything is written.
+    Ctrl-C saves after the running step; ``resume`` goes on to the same bits, and measures nothing again. Raises
+    :class:`mho.errors.DataError` and :class:`mho.errors.RecipeError` before anything is written.
     """
     began = time.monotonic()
     tell: Say = say or (lambda text: None)
@@ -57,21 +57,26 @@ def run(
     write_atomically(folder / "settings.json", (chosen.model_dump_json(indent=2) + "\n").encode())
     write_atomically(folder / "hardware.toml", dump_hardware(hw).encode())
     nets, histories = _trained(chosen, data, hw, folder, resume, progress, tell)
-    final = {name: _judged(chosen, data, hw, members, name, tell) for name, members in nets.items()}
-    sweep = {name: _swept(chosen, data, hw, members, name, tell) for name, members in nets.items()}
+    judge = Judge(chosen, data, hw, folder, resume, progress, tell)
+    final = {name: judge.final(name, members) for name, members in nets.items()}
+    sweep = {name: judge.noise(name, members) for name, members in nets.items()}
+    aged = {name: judge.ages(name, members) for name, members in nets.items()}
     make_folder(folder / "results")
-    for kind, results in (("final", final), ("noise", sweep)):
+    for kind, results in (("final", final), ("noise", sweep), ("age", aged)):
         for name, result in results.items():
             if result is not None:
                 result.save(folder / "results" / f"{kind}_{name}.npz")
     trajectory = _trajectory(chosen, data, hw, nets[next(reversed(nets))][0])
-    found = Finding(final, {k: v for k, v in sweep.items() if v is not None}, histories, trajectory, hw.name)
-    digital = _digital(chosen, data, tell)
-    summary = _summary(chosen, hw, found, digital, time.monotonic() - began)
+    found = Finding(final, _there(sweep), _there(aged), histories, trajectory, hw.name)
+    summary = _summary(chosen, hw, found, judge.digital(), time.monotonic() - began)
     write_atomically(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     write_atomically(folder / "record.json", (json.dumps(_record(found), indent=1) + "\n").encode())
     report(folder / "report.html", *page(chosen, summary, found))
     return RunSummary(folder, summary)
+
+
+def _there(results: dict[str, Result | None]) -> dict[str, Result]:
+    return {name: result for name, result in results.items() if result is not None}
 
 
 def _trained(
@@ -93,8 +98,9 @@ def _trained(
                 settings.loss(hw if name == ON_CHIPS else None),
                 epochs=table.epochs,
                 lr=table.lr,
-                optimizer=table.optimizer,
+                optimizer=_optimizer(settings, net, hw, seed) if name == ON_CHIPS else table.optimizer,
                 momentum=table.momentum,
+                nesterov=table.nesterov,
                 weight_decay=table.weight_decay,
                 schedule=table.schedule,
                 seed=seed,
@@ -107,38 +113,14 @@ def _trained(
     return nets, histories
 
 
-def _judged(settings: Settings, data: Dataset, hw: Hardware, nets: list[HopfieldNet], name: str, tell: Say) -> Result:
-    table = settings.evaluate
-    tell(f"{table.chips} chips: {name.replace('_', ' ')}")
-    return evaluate_on_chips(
-        nets,
-        list(data.test_batches(table.batch_size)),
-        hw,
-        chips=table.chips,
-        seed=table.seed,
-        seeds=settings.seeds,
-        dynamics=settings.dynamics(hw, table.settle, table.reads),
-    )
-
-
-def _swept(
-    settings: Settings, data: Dataset, hw: Hardware, nets: list[HopfieldNet], name: str, tell: Say
-) -> Result | None:
-    table = settings.evaluate
-    if not table.noise_scales:
-        return None
-    tell(f"noise levels: {name.replace('_', ' ')}")
-    images = min(table.sweep_images, len(data.test_y))
-    return evaluate_on_chips(
-        nets,
-        list(data.test_batches(table.batch_size, subset=images)),
-        hw,
-        chips=table.sweep_chips,
-        seed=table.seed,
-        seeds=settings.seeds,
-        dynamics=settings.dynamics(hw, table.settle, table.reads),
-        noise_scales=table.noise_scales,
-    )
+def _optimizer(settings: Settings, net: HopfieldNet, hw: Hardware, seed: int) -> Any:
+    """Of the network that trains on chips: its name, or an optimizer whose steps cells write."""
+    table = settings.train
+    if table.update == "none":
+        return table.optimizer
+    named = table.model_dump(include={"momentum", "nesterov", "weight_decay"})
+    made = eqprop_optimizer(net, table.lr, table.optimizer, **named)
+    return written_on_cells(net, made, hw, rule=table.update, seed=derive_seed(seed, "cells"))
 
 
 @torch.no_grad()
@@ -154,8 +136,7 @@ def _trajectory(settings: Settings, data: Dataset, hw: Hardware, net: HopfieldNe
         digital=net.digital,
     )
     quiet = clamp(net, x)
-    dynamics = settings.dynamics(hw, settings.evaluate.settle, settings.evaluate.reads)
-    noisy = clamp(net, x, cells=cells, dynamics=dynamics, generator=stream(settings.evaluate.seed, "shown"))
+    noisy = clamp(net, x, cells=cells, dynamics=settings.judging(hw), generator=stream(settings.evaluate.seed, "shown"))
     energies, residuals, outputs = [], [], []
     for system in (quiet, noisy):
         states, its_energy, its_output = net.initial(x), [], []
@@ -176,20 +157,6 @@ def _trajectory(settings: Settings, data: Dataset, hw: Hardware, net: HopfieldNe
         label=int(y[0]),
         classes=data.classes,
     )
-
-
-def _digital(settings: Settings, data: Dataset, tell: Say) -> float | None:
-    """Mean over seeds of the digital network of the same shape; ``None`` for other networks than dense ones."""
-    if settings.network.kind != "dense":
-        return None
-    sizes = (data.train_x[0].numel(), *settings.network.units, len(data.classes))
-    found = []
-    for seed in settings.seeds:
-        tell(f"seed {seed}: the digital network of the same shape")
-        test = data.test_batches(settings.evaluate.batch_size)
-        epochs = settings.train.epochs
-        found.append(digital_accuracy(sizes, settings.batches(data, seed), test, epochs=epochs, seed=seed))
-    return sum(found) / len(found)
 
 
 def _summary(settings: Settings, hw: Hardware, found: Finding, digital: float | None, wall_s: float) -> dict[str, Any]:
@@ -238,12 +205,28 @@ def _record(found: Finding) -> dict[str, Any]:
             }
             for name, result in found.noise.items()
         },
+        **_aged_record(found),
         "training": {name: [h.as_dict() for h in members] for name, members in found.histories.items()},
         "trajectory": {
             "energy": found.trajectory.energy.tolist(),
             "noisy_energy": found.trajectory.noisy_energy.tolist(),
             "residual": found.trajectory.residual.tolist(),
         },
+    }
+
+
+def _aged_record(found: Finding) -> dict[str, Any]:
+    """Every chip at every age, where the settings name some."""
+    if not found.ages:
+        return {}
+    return {
+        "age": {
+            name: {
+                "age_s": result.data["age_s"].to_numpy().tolist(),
+                "accuracy": result.accuracy().to_numpy()[:, :, :, 0, 0].tolist(),
+            }
+            for name, result in found.ages.items()
+        }
     }
 
 

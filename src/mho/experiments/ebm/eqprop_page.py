@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from mho.evaluation.result import Result
-from mho.reporting.figures import accuracy_vs_noise, chip_histogram, training_curves
+from mho.reporting.figures import accuracy_vs_age, accuracy_vs_noise, chip_histogram, training_curves
 from mho.reporting.sections import Details, Figure, Hero, KeyEntry, Section, Stat, Table, Text
 from mho.reporting.series import Baseline, Curve, Group
 from mho.reporting.series import History as Series
@@ -40,10 +40,11 @@ class Trajectory:
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """What a run found, by network: final results, noise sweeps, histories; and one trajectory."""
+    """What a run found, by network: final results, sweeps of noise and age, histories; and one trajectory."""
 
     final: Mapping[str, Result]
     noise: Mapping[str, Result]
+    ages: Mapping[str, Result]
     histories: Mapping[str, list[History]]
     trajectory: Trajectory
     hardware: str
@@ -61,9 +62,10 @@ def page(settings: "Settings", summary: dict[str, Any], found: Finding) -> tuple
         _table(summary, found),
         chip_histogram(_groups(found), _baseline(summary)),
         *([_against_noise(found)] if found.noise else []),
+        *([_against_age(found)] if found.ages else []),
         _training(found),
         *_paths(found.trajectory),
-        _about(settings),
+        _about(settings, found),
         Details(summary="Settings", text=settings.model_dump_json(indent=2)),
         Details(summary="Command and versions", text=f"{summary['command']}\n{summary['versions']}"),
     )
@@ -135,6 +137,17 @@ def _against_noise(found: Finding) -> Figure:
     clean = read.clean_accuracy()
     quiet = None if clean is None else Baseline(name="Trained and read without noise", percent=float(clean.mean()))
     return accuracy_vs_noise(curves, quiet, caption=f"The first {images:,} test images.")
+
+
+def _against_age(found: Finding) -> Figure:
+    curves = []
+    for name, result in found.ages.items():
+        accuracy = result.accuracy().transpose("age_s", "seed", "chip", "noise_scale", "bits").to_numpy()
+        ages = result.data["age_s"].to_numpy()
+        order = np.argsort(ages)
+        curves.append(Curve(NAMES[name], ages[order], accuracy.reshape(len(ages), -1)[order], SLOTS[name]))
+    images = int(next(iter(found.ages.values())).data.sizes["image"])
+    return accuracy_vs_age(curves, caption=f"The first {images:,} test images; drift is not compensated.")
 
 
 def _training(found: Finding) -> Figure:
@@ -213,15 +226,20 @@ def _figure(draw: Any, title: str, caption: str, alt: str, key: tuple[KeyEntry, 
     return Figure(svg=wide, narrow=narrow, title=title, caption=caption, alt=f"{title}. {alt}", key=key)
 
 
-def _about(settings: "Settings") -> Text:
+def _about(settings: "Settings", found: Finding) -> Text:
     train, conditions = settings.train, settings.conditions
+    written = (
+        "exactly"
+        if train.update == "none"
+        else f"as the cells of {found.hardware} answer to pulses (rule {train.update!r}), biases exactly"
+    )
     return Text(
         title="What is left out",
         paragraphs=(
             f"Training compares the free state with states under nudges ({train.variant}, {train.nudge:g}); no "
             "gradient passes through the dynamics. The network that trains on virtual chips sees a new chip, fresh "
             f"reads and {conditions.bits or 'the described'} bits of state in every step. Its updates are written "
-            "exactly, to weights that the next chip holds with its own errors. Biases are digital. Time and energy are "
-            "not estimated here.",
+            f"{written}, to weights that the next chip holds with its own errors. Biases are digital. Time and energy "
+            "are not estimated here.",
         ),
     )

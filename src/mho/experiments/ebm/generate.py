@@ -164,6 +164,7 @@ def _summary(
     }
     return {
         "name": settings.name,
+        "experiment": "generate",
         "dataset": settings.dataset,
         "seeds": list(settings.seeds),
         "images": settings.images,

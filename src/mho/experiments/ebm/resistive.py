@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from mho.data import Batches, Dataset, load_dataset
+from mho.data import Dataset, load_dataset
 from mho.ebm.resistive import (
     Layered,
     Learning,
     ResistiveNetwork,
     Solver,
     cocontent_uW,
-    evaluate_on_chips,
     inference_cost,
     kirchhoff,
     resistor_power_uW,
@@ -27,7 +26,8 @@ from mho.ebm.resistive import (
 )
 from mho.evaluation.atomic import write_atomically
 from mho.evaluation.result import Result
-from mho.experiments.ebm.digital import digital_accuracy
+from mho.experiments.ebm.kept import Ages
+from mho.experiments.ebm.resistive_judge import Judge, digital, test_images, training_images
 from mho.experiments.ebm.resistive_page import Finding, page
 from mho.experiments.folder import make_folder
 from mho.experiments.networks import Say
@@ -36,9 +36,7 @@ from mho.experiments.summary import versions
 from mho.hardware import dump_hardware, load_hardware
 from mho.hardware.spec import Hardware
 from mho.reporting.api import report
-from mho.rng import derive_seed
 from mho.train import History, TrainSettings, fit
-from mho.train.progress import progress_bar
 
 _SHOWN = 64
 
@@ -48,7 +46,8 @@ class Settings(BaseModel):
 
     ``subset``: the first so many training images. ``hidden``: nodes of each hidden layer. ``nudge``: how far a whole
     error moves an output, in units of ``temperature_V``. ``fill``: the start, as the share of the conductance range.
-    ``noise_scales``: multiples of the hardware's noise at which the chips are judged, 1 among them.
+    ``noise_scales``: multiples of the hardware's noise at which the chips are judged, 1 among them; ``ages`` (e.g.
+    "1 day"): of the chips, judged once more at each, at the hardware's own noise.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -73,6 +72,7 @@ class Settings(BaseModel):
     chips: int = Field(default=25, ge=1)
     chip_seed: int = Field(default=1000, ge=0)
     noise_scales: tuple[float, ...] = Field(default=(0.0, 0.5, 1.0, 1.5, 2.0), min_length=1)
+    ages: Ages = ()
 
 
 def run(
@@ -88,8 +88,8 @@ def run(
     """Train, put on chips, write ``<out>/<name>/``: summary.json, record.json, report.html, results/, checkpoints.
 
     The network is a :class:`~mho.ebm.resistive.ResistiveNetwork` trained by :func:`mho.train.fit`, so Ctrl-C
-    saves and ``resume`` goes on to the same bits. Raises what loading of hardware and data raises before anything is
-    written, :class:`~mho.ebm.relax.RelaxationError` where a state of rest is not found.
+    saves and ``resume`` goes on to the same bits, and measures nothing again. Raises what loading of hardware and data
+    raises before anything is written, :class:`~mho.ebm.relax.RelaxationError` where a state of rest is not found.
     """
     began = time.monotonic()
     tell: Say = say or (lambda text: None)
@@ -100,23 +100,26 @@ def run(
     folder = make_folder(Path(out) / chosen.name)
     write_atomically(folder / "settings.json", chosen.model_dump_json(indent=2).encode())
     write_atomically(folder / "hardware.toml", dump_hardware(hw).encode())
-    models, histories, digital = [], [], []
+    models, histories, beside = [], [], []
     for seed in chosen.seeds:
-        tell(f"seed {seed}: the digital network of the same shape")
-        sizes = (data.train_x[0].numel(), *chosen.hidden, len(data.classes))
-        digital.append(
-            digital_accuracy(sizes, _order(chosen, data, seed), _test(chosen, data), epochs=chosen.epochs, seed=seed)
-        )
+        beside.append(digital(chosen, data, seed, folder, resume, tell))
         tell(f"seed {seed}: training, {chosen.epochs} epochs")
         model, history = _train(chosen, data, hw, seed, folder, resume, progress)
         models.append(model)
         histories.append(history)
     tell(f"{chosen.chips} chips, {len(chosen.noise_scales)} levels of noise")
-    result = _judge(chosen, data, models, progress)
+    scales = sorted({*chosen.noise_scales, 1.0})
+    judge = Judge(chosen, data, hw, folder, resume, progress)
+    result = judge.measure("chips", models, noise_scales=scales)
     make_folder(folder / "results")
     result.save(folder / "results" / "chips.npz")
-    found = _finding(chosen, data, hw, models[0], result, histories)
-    summary = _summary(chosen, found, float(np.mean(digital)), time.monotonic() - began)
+    aged = None
+    if chosen.ages:
+        tell(f"{chosen.chips} chips, {len(chosen.ages)} ages")
+        aged = judge.measure("ages", models, ages=chosen.ages)
+        aged.save(folder / "results" / "ages.npz")
+    found = _finding(chosen, data, hw, models[0], result, aged, histories)
+    summary = _summary(chosen, found, float(np.mean(beside)), time.monotonic() - began)
     write_atomically(folder / "summary.json", json.dumps(summary, indent=2, allow_nan=False).encode())
     write_atomically(folder / "record.json", json.dumps(_record(chosen, found), allow_nan=False).encode())
     report(folder / "report.html", *page(chosen, summary, found))
@@ -158,7 +161,7 @@ def _train(
     )
     history = fit(
         model,
-        _order(settings, data, seed),
+        training_images(settings, data, seed),
         recipe=plan,
         seed=seed,
         checkpoint=folder / f"seed{seed}",
@@ -169,43 +172,17 @@ def _train(
     return model.eval(), history
 
 
-def _order(settings: Settings, data: Dataset, seed: int) -> Batches:
-    """The training images in the order of a seed."""
-    order = derive_seed(seed, "order") % 2**31
-    return _batches(data.train_x, data.train_y, settings.batch_size, settings.subset, order)
-
-
-def _batches(x: torch.Tensor, y: torch.Tensor, size: int, subset: int | None, order: int | None) -> Batches:
-    """Images as shares of white, 0 to 1: black pixels then draw no current from their sources."""
-    count = len(x) if subset is None else min(subset, len(x))
-    plain = [0.0] * x.shape[1], [1.0] * x.shape[1]
-    return Batches(x[:count], y[:count], size, mean=plain[0], std=plain[1], shuffle=order is not None, seed=order or 0)
-
-
-def _test(settings: Settings, data: Dataset) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    return list(_batches(data.test_x, data.test_y, 1000, settings.test_subset, None))
-
-
-def _judge(settings: Settings, data: Dataset, models: list[ResistiveNetwork], progress: bool) -> Result:
-    scales = sorted({*settings.noise_scales, 1.0})
-    with progress_bar(len(models) * settings.chips * len(scales), progress) as show:
-        return evaluate_on_chips(
-            models,
-            _test(settings, data),
-            chips=settings.chips,
-            seed=settings.chip_seed,
-            seeds=settings.seeds,
-            noise_scales=scales,
-            attrs={"command": "mho run ebm-resistive", "dataset": settings.dataset},
-            tell=lambda done, total: show(done, f"chip {done}/{total}"),
-        )
-
-
 def _finding(
-    settings: Settings, data: Dataset, hw: Hardware, model: ResistiveNetwork, result: Result, histories: list[History]
+    settings: Settings,
+    data: Dataset,
+    hw: Hardware,
+    model: ResistiveNetwork,
+    result: Result,
+    aged: Result | None,
+    histories: list[History],
 ) -> Finding:
     """Everything that page and record show of the first seed's network."""
-    x, _ = _test(settings, data)[0]
+    x, _ = test_images(settings, data)[0]
     images = x[:_SHOWN]
     g = model.wanted()
     settled = model.at_rest(images, g)
@@ -214,6 +191,7 @@ def _finding(
     layers = [float(v) for v in resistor_power_uW(model.net, g, settled.states, settled.given).mean(0)]
     return Finding(
         result=result,
+        aged=aged,
         histories=tuple(histories),
         cost=cost,
         power_by_layer_uW=tuple(layers),
@@ -254,6 +232,7 @@ def _summary(settings: Settings, found: Finding, digital: float, wall_s: float) 
     numbers = described.numbers()
     summary: dict[str, Any] = {
         "name": settings.name,
+        "experiment": "resistive",
         "hardware": found.hardware,
         "dataset": settings.dataset,
         "seeds": list(settings.seeds),
@@ -291,10 +270,15 @@ def _table(summary: dict[str, Any]) -> dict[str, Any]:
 
 def _record(settings: Settings, found: Finding) -> dict[str, Any]:
     accuracy = found.result.accuracy().isel(age_s=0, bits=0).transpose("noise_scale", "seed", "chip")
+    aged = {}
+    if found.aged is not None:
+        at = found.aged.accuracy().isel(noise_scale=0, bits=0).transpose("age_s", "seed", "chip")
+        aged = {"age_s": at["age_s"].to_numpy().tolist(), "accuracy_at_age": at.to_numpy().tolist()}
     return {
         "settings": settings.model_dump(mode="json"),
         "noise_scales": accuracy["noise_scale"].to_numpy().tolist(),
         "accuracy": accuracy.to_numpy().tolist(),
+        **aged,
         "histories": [[asdict(epoch) for epoch in h.epochs] for h in found.histories],
         "residuals": list(found.residuals),
         "energy_uW": found.trace_energy_uW.tolist(),

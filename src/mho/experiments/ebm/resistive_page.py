@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mho.ebm.resistive import InferenceCost
 from mho.evaluation.result import Result
-from mho.reporting.figures import accuracy_vs_noise, chip_histogram, training_curves
+from mho.reporting.figures import accuracy_vs_age, accuracy_vs_noise, chip_histogram, training_curves
 from mho.reporting.sections import Details, Figure, Hero, KeyEntry, Section, Stat, Table, Text
 from mho.reporting.series import Baseline, Curve, Group
 from mho.reporting.series import History as Series
@@ -23,9 +23,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """What a run found: ``result`` of all chips, and of the first seed's network its traces [sweep, ...] and costs."""
+    """What a run found: ``result`` of all chips, ``aged`` of them at the ages of the settings, and of the first seed's
+    network its traces [sweep, ...] and costs."""
 
     result: Result
+    aged: Result | None
     histories: tuple[History, ...]
     cost: InferenceCost
     power_by_layer_uW: tuple[float, ...]
@@ -45,6 +47,7 @@ def page(settings: "Settings", summary: dict[str, Any], found: Finding) -> tuple
         _hero(summary, settings),
         _histogram(summary, found),
         *([_against_noise(summary, found)] if found.result.data.sizes["noise_scale"] > 1 else []),
+        *([] if found.aged is None else [_against_age(summary, found.aged)]),
         _training(found),
         _voltages(found.trace_hidden, "Voltages of hidden nodes on the way to rest", "Hidden node"),
         _voltages(found.trace_outputs, "Voltages of the outputs on the way to rest", "Output"),
@@ -100,6 +103,15 @@ def _against_noise(summary: dict[str, Any], found: Finding) -> Figure:
     scales = found.result.data["noise_scale"].to_numpy()
     curve = Curve("Resistive network", scales, _accuracies(found.result))
     return accuracy_vs_noise([curve], Baseline("Without noise", summary["clean"]))
+
+
+def _against_age(summary: dict[str, Any], aged: Result) -> Figure:
+    values = aged.accuracy().isel(noise_scale=0, bits=0).transpose("age_s", "seed", "chip").to_numpy()
+    ages = aged.data["age_s"].to_numpy()
+    order = np.argsort(ages)
+    curve = Curve("Resistive network", ages[order], values.reshape(len(ages), -1)[order])
+    caption = "Drift is not compensated."
+    return accuracy_vs_age([curve], Baseline("Without noise", summary["clean"]), caption=caption)
 
 
 def _training(found: Finding) -> Figure:
