@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mho.errors import HardwareError, InputError
 from mho.hardware.update import PulsedDevice
-from mho.nn.site import BOUND, analog_layers
+from mho.nn.site import BOUND, analog_layers, bounded_parameters
 from mho.physics.pulses import Cells, nominal_cells, spread_cells
 from mho.rng import normals
 
@@ -92,16 +92,19 @@ def parameter_names(groups: list[dict[str, Any]], model: nn.Module | None) -> It
             yield known.get(id(parameter), name or f"{g}.{i}"), parameter
 
 
-def _analog(model: nn.Module) -> dict[int, Tensor | None]:
-    """Bounds of the analog weights of ``model`` by the weight's id."""
+def _on_cells(model: nn.Module) -> dict[int, Tensor | None]:
+    """Bounds of the weights of ``model`` that stand on cells, by the weight's id: those of analog layers, or, in a
+    network without any (a Hopfield network), those that have a fixed bound."""
     found: dict[int, Tensor | None] = {}
     for _, layer in analog_layers(model):
         for parameter in layer.sites:
             found.setdefault(id(getattr(layer, parameter)), getattr(layer, parameter + BOUND, None))
     if not found:
+        found = {id(weight): bound for weight, bound in bounded_parameters(model)}
+    if not found:
         raise InputError(
-            "AchievableUpdates: the model has no analog layer. Fix: pass what mho.convert returned, or leave model "
-            "out to put every parameter of two or more dimensions on cells."
+            "AchievableUpdates: the model has no analog layer and no weight with a fixed bound. Fix: pass what "
+            "mho.convert returned, or leave model out to put every parameter of two or more dimensions on cells."
         )
     return found
 
@@ -120,7 +123,7 @@ def make_blocks(
             f"AchievableUpdates: w_min = {device.w_min!r}, w_max = {device.w_max!r}: the device cannot hold weights of "
             "both signs. Fix: describe the pair of cells of a weight, with bounds on both sides of 0."
         )
-    bounds = None if model is None else _analog(model)
+    bounds = None if model is None else _on_cells(model)
     blocks = []
     for name, parameter in named:
         if parameter.dim() >= 2 if bounds is None else id(parameter) in bounds:
