@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -212,3 +213,8 @@ def test_baselines_get_the_size_of_the_model():
     assert abs(784 * hidden + 784 + hidden - 60_000) <= 785 / 2
     width = width_for(60_000, 10)
     assert abs(denoiser_size(width, 10) - 60_000) < 6_000
+
+
+def test_the_classifier_that_ships_with_the_benchmark_knows_digits() -> None:
+    path = Path(__file__).parents[2] / "benchmarks" / "mnist-features.safetensors"
+    assert load_judge(path, load_dataset("mnist-mini")).accuracy > 0.98

@@ -54,11 +54,14 @@ def run(
     seeds: tuple[int, ...] | None = None,
     progress: bool = False,
     say: Say | None = None,
+    judge_file: str | os.PathLike[str] | None = None,
 ) -> RunSummary:
     """Train, generate, judge, write ``<out>/<name>/``: summary.json, record.json, report.html, weights, checkpoints.
 
-    Ctrl-C saves after the running update; ``resume`` goes on to the same bits. Raises :class:`mho.errors.DataError`
-    for missing data before anything is written.
+    Ctrl-C saves after the running update; ``resume`` goes on to the same bits. ``judge_file``: the classifier in whose
+    features images are compared; without it one is trained, and distances of two runs are then not comparable to the
+    last digit. Raises :class:`mho.errors.DataError` for missing data before anything is written, and
+    :class:`mho.errors.CheckpointError` for a classifier that cannot be read.
     """
     began = time.monotonic()
     tell: Say = say or (lambda text: None)
@@ -68,7 +71,7 @@ def run(
     images, test = binarized(data.train_x), binarized(data.test_x[chosen.skip_test :])
     folder = make_folder(Path(out) / chosen.name)
     write_atomically(folder / "settings.json", chosen.model_dump_json(indent=2).encode())
-    judge = _judge(chosen, data, folder, resume, tell)
+    judge = _judge(chosen, data, folder, resume, tell, judge_file)
     reference = Reference.of(judge, test, images)
     tables: list[list[Row]] = []
     models, histories, digital = [], [], None
@@ -107,8 +110,14 @@ def run(
     return RunSummary(folder, summary)
 
 
-def _judge(settings: Settings, data: Dataset, folder: Path, resume: bool, tell: Say) -> Judge:
+def _judge(
+    settings: Settings, data: Dataset, folder: Path, resume: bool, tell: Say, given: str | os.PathLike[str] | None
+) -> Judge:
     path = folder / "judge.safetensors"
+    if given is not None:
+        judge = load_judge(given, data)
+        judge.save(path)
+        return judge
     if resume and path.is_file():
         return load_judge(path, data)
     tell(f"classifier of the features: {settings.judge_epochs} epochs")
