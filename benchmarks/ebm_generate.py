@@ -10,10 +10,10 @@
 The work is that of ``mho run ebm-generate`` with larger settings; this script keeps the table. It writes
 benchmarks/results/ebm-generate.json (ebm-generate-exact.json). The classifier of the features lies beside this script
 (mnist-features.safetensors, trained on binarised MNIST by mho.ebm.generate.train_judge: 99.24 % of the test images);
-for another data set one is trained, and its accuracy stands in the file. Settings were chosen on distances to the first 2,000 test images
-after short runs; distances here are to the other 8,000. The errors of training (couplings 15 %, temperature 0.5) are
-the third choice: at 5 % and 0.25 the worst single error was 1.15 times the chip, at 10 % and 0.5 1.105, and both had
-been seen on the 8,000.
+for another data set one is trained, and its accuracy stands in the file. Settings were chosen on distances to the first
+2,000 test images after short runs; distances here are to the other 8,000. The errors of training (couplings 15 %,
+temperature 0.5) are the third choice: at 5 % and 0.25 the worst single error was 1.15 times the chip, at 10 % and 0.5
+1.105, and both had been seen on the 8,000.
 """
 
 import argparse
