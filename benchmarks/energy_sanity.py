@@ -14,7 +14,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from mho.costs import EnergyReport, energy
 from mho.hardware import load_hardware
 from mho.hardware.spec import Adc, Dac, Hardware
 
-ISAAC = str(resources.files("mho.costs") / "chips" / "reram-isaac.toml")
 # Extended Data Fig. 12b of the paper, fJ an operation (word lines, neurons, input pulses), as digitised by CiMLoop.
 NEURRAM_FJ = {(4, 6): (21.756, 29.108, 11.507), (6, 8): (37.219, 52.483, 19.239), (8, 10): (50.525, 75.857, 27.510)}
 NEURRAM_OPERATIONS = 2 * 256 * 128
@@ -85,7 +83,7 @@ def row(
 
 
 def isaac(vectors: int, seed: int) -> list[Row]:
-    report = full_tile(load_hardware(ISAAC), 128, 16, vectors, seed)
+    report = full_tile(load_hardware("reram-isaac"), 128, 16, vectors, seed)
     return [
         row(
             "ISAAC", "array's share of a tile, 16-bit product", 330e-3 * 1.6e-6 / 96 * 1e9,

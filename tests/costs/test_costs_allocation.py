@@ -77,18 +77,49 @@ def test_the_front_holds_what_nothing_beats():
     assert [p.label for p in front(points, worst=True)] == ["a", "b", "c"]
 
 
+def test_the_digital_network_compared_with_is_the_cheapest_that_is_as_good_as_the_best():
+    digital = [point("fp32", 100, 95.2), point("int8", 20, 95.0), point("int4", 5, 94.8)]
+    analog = [point("6 bits", 3, 94.6), point("8 bits", 9, 95.0)]
+    found = at_equal_accuracy(analog, digital)
+    assert (found.best.label, found.digital.label, found.analog.label) == ("fp32", "int4", "8 bits")
+    assert found.ratio.typical == near(5 / 9)
+    assert "94.80 % of int4, the most accurate: 95.20 % of fp32" in str(found)
+    # A rounding that loses too much is not compared with, and the bar stays that of the best.
+    strict = at_equal_accuracy(analog, digital, slack=0.3)
+    assert (strict.digital.label, strict.analog.label) == ("int8", "8 bits")
+    none = at_equal_accuracy(analog[:1], digital, slack=0.0)
+    assert none.digital.label == "fp32" and "within 0 points of fp32 (95.20 %)" in str(none)
+
+
+def test_by_the_worst_chips_an_analog_network_counts_by_its_5th_percentile():
+    scattered, steady = Point("scattered", point("", 1, 95).energy_J, 95.0, 90.0), point("steady", 3, 94.8)
+    by_mean, by_worst = (
+        at_equal_accuracy([scattered, steady], [point("int8", 20, 95)], worst=w) for w in (False, True)
+    )
+    assert (by_mean.analog.label, by_worst.analog.label) == ("scattered", "steady")
+    assert "by the 5th percentile over chips" in str(by_worst) and "percentile" not in str(by_mean)
+    alone = at_equal_accuracy([scattered], [point("int8", 20, 95)], slack=1.0, worst=True)
+    assert alone.analog is None and "(95.00 %) by the 5th percentile over chips" in str(alone)
+
+
 def test_equal_accuracy_takes_the_cheapest_that_is_as_good():
     digital = point("int8", 20, 95)
     analog = [point("4 bits", 1, 90), point("6 bits", 3, 94.6), point("8 bits", 9, 95.2)]
-    found = at_equal_accuracy(analog, digital)
-    assert found.analog.label == "6 bits" and found.ratio == Spread(10 / 6, 20 / 3, 40 / 1.5)
+    found = at_equal_accuracy(analog, [digital])
+    assert (
+        found.best == found.digital == digital
+        and found.analog.label == "6 bits"
+        and found.ratio == Spread(10 / 6, 20 / 3, 40 / 1.5)
+    )
     assert "analog wins, whatever the constants: energy digital over analog 6.67" in str(found)
-    assert at_equal_accuracy(analog, digital, slack=0.1).analog.label == "8 bits"
-    assert "they decide" in str(at_equal_accuracy(analog, digital, slack=0.1))
-    assert "loses, whatever" in str(at_equal_accuracy([point("8 bits", 900, 95)], digital))
-    none = at_equal_accuracy(analog[:1], digital)
+    assert at_equal_accuracy(analog, [digital], slack=0.1).analog.label == "8 bits"
+    assert "they decide" in str(at_equal_accuracy(analog, [digital], slack=0.1))
+    assert "loses, whatever" in str(at_equal_accuracy([point("8 bits", 900, 95)], [digital]))
+    none = at_equal_accuracy(analog[:1], [digital])
     assert none.ratio is None and "No analog network comes within 0.5 points of int8 (95.00 %)" in str(none)
     with pytest.raises(InputError, match="slack = -1"):
-        at_equal_accuracy(analog, digital, slack=-1)
+        at_equal_accuracy(analog, [digital], slack=-1)
+    with pytest.raises(InputError, match="no digital network"):
+        at_equal_accuracy(analog, [])
     with pytest.raises(InputError, match="percent from 0 to 100"):
         point("broken", 1, 101)

@@ -101,6 +101,38 @@ def test_the_verdict_follows_the_spread():
     assert "No verdict" in energy(small(), X, "pcm-joshi2020").verdict("int8")
 
 
+def test_no_verdict_names_hardware_layers_and_the_way_out():
+    bare = energy(small(), X, "pcm-joshi2020")
+    said = bare.verdict("int8")
+    assert said == (
+        "No verdict against int8: no part of hardware 'pcm-joshi2020' has a price (0.weight, 2.weight): "
+        "give them in its [cost] table."
+    )
+    assert said in str(bare)
+    hw = priced()
+    mixed = energy(mho.convert(small(), hw, where={"2": hw.replace(name="bare", cost=None)}), X)
+    assert "hardware 'bare' has a price (2.weight)" in mixed.verdict("int8")
+
+
+def test_what_time_and_area_lack_is_named_and_a_part_is_not_printed_as_the_area():
+    hw = priced()
+    cost = replace(hw.cost, adc=replace(hw.cost.adc, conversion_s=None, area_um2=None))
+    lacking = replace(cost, tile=replace(cost.tile, area_um2=None))
+    found = energy(small(), X, hw.replace(cost=lacking))
+    assert found.area_mm2 is None and "area of the tiles" not in str(found)
+    assert "time of a conversion (cost.adc.conversion_s)" in found.left_out
+    assert "area of the converters (cost.adc.area_um2)" in found.left_out
+    assert not any("area of the cells" in part for part in found.left_out)
+    whole = energy(small(), X, hw)
+    assert not any("area" in part or "conversion" in part for part in whole.left_out) and whole.area_mm2 is not None
+    # A tile's own area holds what no part counts: with it nothing is missing.
+    assert energy(small(), X, hw.replace(cost=cost)).area_mm2.typical < whole.area_mm2.typical
+    neurram = energy(small(), X, "reram-wan2022")
+    assert neurram.area_mm2 is None and "area of the cells (cost.array.area_um2)" in neurram.left_out
+    some = energy(mho.convert(small(), hw, where={"2": hw.replace(name="lacking", cost=lacking)}), X)
+    assert some.layers[0].area_mm2 is not None and some.area_mm2 is None
+
+
 # --- the digital side ------------------------------------------------------------------------------------------------
 
 
@@ -196,6 +228,7 @@ def test_layers_that_the_example_does_not_reach_are_named():
     found = energy(Half(), X, priced())
     assert found.layers[1].notes == ("the example input does not use it",) and "does not use it" in str(found)
     assert found.layers[1].counts.macs == 0
+    assert found.verdict("int8").endswith("the example input does not use idle.weight: give one that does.")
 
 
 def test_zero_inputs_are_answered_with_a_note():

@@ -240,6 +240,53 @@ def test_macs_of_attention_and_its_digital_part():
     assert found.digital_macs == 2 * batch * length * length * size
 
 
+def agree(found, expected):
+    """What was traced of every weight is what a walk over its events found; ``expected``: by name."""
+    assert set(found.sites) == set(expected)
+    for name, events in expected.items():
+        counts = found.sites[name].counts
+        for what in ("macs", "drives", "conversions", "samples", "line_charges", "additions", "bits_link", "bits_out"):
+            assert getattr(counts, what) == events[what], (name, what)
+        assert counts.bits_in == events["bits_in"], name
+
+
+SEQUENCES = [{}, {"rows": 5, "cols": 3, "per_phase": 1, "scheme": "offset"}, {"rows": 4, "slices": 2, "sign_reads": 2}]
+
+
+@pytest.mark.parametrize("options", SEQUENCES, ids=str)
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3)])
+def test_conversions_and_bits_of_recurrent_layers_are_those_of_a_walk_over_time(kind, gates, options):
+    torch.manual_seed(0)
+    hw, steps, batch, size = hardware(**options), 4, 2, 3
+    net = kind(5, size, num_layers=2, bidirectional=True)
+    found = trace(mho.convert(net, hw), (torch.randn(steps, batch, 5),), lambda h: h, batch)
+    expected = {}
+    for layer, width in ((0, 5), (1, 2 * size)):
+        for suffix in ("", "_reverse"):
+            for name, inputs in ((f"weight_ih_l{layer}{suffix}", width), (f"weight_hh_l{layer}{suffix}", size)):
+                expected[name] = Counter()
+                for _ in range(steps * batch):
+                    expected[name] += walk(LinearOp(inputs, gates * size), hw, 1, True)[0]
+                    expected[name]["bits_in"] += inputs * hw.dac.bits
+    agree(found, expected)
+
+
+@pytest.mark.parametrize("options", SEQUENCES, ids=str)
+def test_conversions_and_bits_of_attention_are_those_of_a_walk_over_its_tokens(options):
+    torch.manual_seed(0)
+    hw, length, batch, size = hardware(**options), 3, 2, 8
+    net = nn.MultiheadAttention(size, 2, batch_first=True)
+    x = torch.randn(batch, length, size)
+    found = trace(mho.convert(net, hw), (x, x, x), lambda h: h, batch)
+    expected = {}
+    for name, outputs in (("in_proj_weight", 3 * size), ("out_proj.weight", size)):
+        expected[name] = Counter()
+        for _ in range(batch * length):
+            expected[name] += walk(LinearOp(size, outputs), hw, 1, True)[0]
+            expected[name]["bits_in"] += size * hw.dac.bits
+    agree(found, expected)
+
+
 @pytest.mark.parametrize(
     ("net", "macs"),
     [

@@ -1,14 +1,16 @@
 """Accuracy against joules of a finished run: every combination counted on the description that made its noise."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from mho.cli import main
-from mho.costs.front import front
+from mho.costs.front import Point, at_equal_accuracy, front
+from mho.costs.spread import Spread
 from mho.errors import CheckpointError, InputError
 from mho.experiments import run_recipe
-from mho.experiments.front import Variation, accuracy_front
+from mho.experiments.front import Fronts, Variation, accuracy_front
 from mho.hardware import load_hardware
 from mho.reporting.front import accuracy_front_figure
 
@@ -47,7 +49,7 @@ def found(folder):
 def test_all_combinations_are_measured_and_the_front_is_theirs(found) -> None:
     assert len(found.analog) == 8 and len({p.label for p in found.analog}) == 8
     assert found.best == front(found.analog) and set(found.best) <= set(found.analog)
-    assert [p.label for p in found.digital] == ["int8 tiny-front", "int4 tiny-front"]
+    assert [p.label for p in found.digital] == ["fp32 tiny-front", "int8 tiny-front", "int4 tiny-front"]
 
 
 def test_joules_follow_bits_tiles_and_read_time(found) -> None:
@@ -56,8 +58,8 @@ def test_joules_follow_bits_tiles_and_read_time(found) -> None:
     assert joules["8 bit, one tile a layer, read time x 1"] > base
     assert joules["4 bit, tiles of 64 rows, read time x 1"] > base
     assert joules["4 bit, one tile a layer, read time x 0.25"] < base
-    int8, int4 = (p.energy_J.typical for p in found.digital)
-    assert int4 < int8
+    fp32, int8, int4 = (p.energy_J.typical for p in found.digital)
+    assert int4 < int8 < fp32
 
 
 def test_a_variation_is_what_it_says() -> None:
@@ -89,14 +91,29 @@ def test_the_command_prints_the_sentence_and_writes_page_and_numbers(folder, tmp
         "2",
         "--images",
         "100",
+        "--worst",
         "--quiet",
     ]
     with pytest.raises(SystemExit) as ended:
         main(["front", str(folder), *arguments, "--out", str(page)])
     assert ended.value.code == 0
     written = json.loads(page.with_suffix(".json").read_text())
+    assert written["by"] == "p5"
     assert written["sentence"] in " ".join(capsys.readouterr().out.split())
     assert len(written["analog"]) == 1 and "Accuracy against energy" in page.read_text()
+
+
+def test_the_front_of_the_worst_chips(found) -> None:
+    points = (Point("a", Spread(1, 1, 1), 90.0, 70.0), Point("b", Spread(2, 2, 2), 89.0, 80.0))
+    digital = (Point("int8", Spread(3, 3, 3), 91.0, 91.0),)
+    equal = at_equal_accuracy(points, digital, slack=15.0, worst=True)
+    by_worst = Fronts("hw", 10, 2, points, digital, equal, worst=True)
+    assert [p.label for p in by_worst.best] == ["a", "b"] and by_worst.to_dict()["by"] == "p5"
+    assert [p.label for p in replace(by_worst, worst=False).best] == ["a"] and found.to_dict()["by"] == "mean"
+    assert equal.analog is not None and equal.analog.label == "b"
+    mean, worst = (accuracy_front_figure(points, digital, worst=w) for w in (False, True))
+    assert "a 1 J 90.00 %" in mean.alt and "a 1 J 70.00 %; b 2 J 80.00 %" in worst.alt
+    assert worst.key[0].name == "analog, 5th percentile of chips"
 
 
 def test_what_cannot_be_compared_is_said(folder, tmp_path, capsys) -> None:

@@ -193,7 +193,7 @@ def test_the_sentence_compares_at_equal_accuracy_only(run):
 
     def sentence(accuracy: float) -> str:
         analog = Point("analog on generic", report.total_J, accuracy, accuracy)
-        return RunCosts(report, at_equal_accuracy([analog], Point("digital int8", int8, 98.0, 98.0))).sentence
+        return RunCosts(report, at_equal_accuracy([analog], [Point("digital int8", int8, 98.0, 98.0)])).sentence
 
     assert sentence(97.9).startswith("At equal accuracy to 0.5 points (97.90 % of analog on generic, 98.00 %")
     assert "% of the analog energy is" in sentence(97.9)

@@ -35,6 +35,7 @@ EXPECTED = {
     "pcm-joshi2020",
     "photonic-mzi",
     "reram-cmo",
+    "reram-isaac",
     "reram-wan2022",
     "sram-charge",
 }

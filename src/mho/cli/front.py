@@ -22,12 +22,15 @@ def front(
     chips: Annotated[int, typer.Option("--chips", min=1)] = 10,
     images: Annotated[int, typer.Option("--images", min=1, help="Test images, from the first.")] = 1000,
     slack: Annotated[float, typer.Option("--slack", help="Points within which accuracies count as equal.")] = 0.5,
+    worst: Annotated[
+        bool, typer.Option("--worst", help="Accuracy is the 5th percentile over chips, not their mean.")
+    ] = False,
     out: Annotated[Path, typer.Option("--out", help="The page; its numbers lie beside it.")] = Path("front.html"),
     data_dir: DataDir = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the table.")] = False,
 ) -> None:
-    """Who wins at equal accuracy: analog over bits, tiles, read times and repeats, or the digital network at int8 and
-    int4."""
+    """Who wins at equal accuracy: analog over bits, tiles, read times and repeats, or the digital network at fp32,
+    int8 or int4."""
     from mho.evaluation.atomic import write_atomically
     from mho.experiments.front import accuracy_front, rows_of
     from mho.reporting.api import report
@@ -44,6 +47,7 @@ def front(
         chips=chips,
         images=images,
         slack=slack,
+        worst=worst,
         data_dir=data_dir,
         say=None if quiet else lambda text: notes.print(text, markup=False),
     )
@@ -58,7 +62,7 @@ def front(
     page = report(
         out,
         Text(title="Accuracy against energy", paragraphs=(str(found.equal),)),
-        accuracy_front_figure(found.analog, found.digital, caption=title + "."),
+        accuracy_front_figure(found.analog, found.digital, caption=title + ".", worst=worst),
         Table(title="The front", head=head, rows=tuple(tuple(line.values()) for line in lines)),
     )
     write_atomically(out.with_suffix(".json"), (json.dumps(found.to_dict(), indent=1) + "\n").encode())

@@ -3,7 +3,7 @@
     low        E = 0.267 pJ + 0.1446 aJ 4^ENOB                           the envelope: the three best, a bound
     typical    medians since 2018 of bins of 2 bits, geometrically between them, 4 times a bit above the last
     high       E = max(FOM_W 2^ENOB, 10^((SNDR - FOM_S) / 10) / 2)       medians of all years
-    rate       x 10^(max(0, cap - FOM_S(f)) / 10),  FOM_S(f) = 213.78 - 2.8719 ln f dB
+    rate       x 10^(max(0, cap - FOM_S(f)) / 10),  FOM_S(f) = 213.78 - 2.8719 ln f dB,  cap = 128.4 + 3.2 ENOB
 
 Envelope and medians differ by 10 to 100 times. Past the knee (where noise and not logic costs the energy) all rise by
 4 times a bit.
@@ -12,10 +12,13 @@ Envelope and medians differ by 10 to 100 times. Past the knee (where noise and n
 import math
 
 from mho.costs.constants import (
+    ADC_CAP_BIT_DB,
+    ADC_CAP_DB,
     ADC_FLOOR_PJ,
     ADC_MEDIANS,
     ADC_NOISE_AJ,
     ADC_RATE_DB,
+    ADC_RATE_SLOPE_DB,
     ADC_SCHREIER_DB,
     ADC_WALDEN_FJ,
     spread,
@@ -24,9 +27,6 @@ from mho.costs.spread import Spread
 from mho.errors import HardwareError
 from mho.hardware.cost import AdcCost
 from mho.hardware.spec import Adc
-
-_RATE_SLOPE_DB = 2.8719
-_CAP_DB, _CAP_DB_PER_BIT = 128.4, 3.2
 
 
 def sndr_dB(enob: float) -> float:
@@ -58,8 +58,9 @@ def median_J(enob: float) -> float:
 
 def rate_factor(enob: float, rate_Hz: float) -> float:
     """By how much a conversion costs more at ``rate_Hz`` (one converter) than at a low rate; 1 where it does not."""
-    reached = ADC_RATE_DB.value.typical - _RATE_SLOPE_DB * math.log(rate_Hz)
-    return float(10 ** (max(0.0, _CAP_DB + _CAP_DB_PER_BIT * enob - reached) / 10))
+    reached = ADC_RATE_DB.value.typical - ADC_RATE_SLOPE_DB.value.typical * math.log(rate_Hz)
+    cap = ADC_CAP_DB.value.typical + ADC_CAP_BIT_DB.value.typical * enob
+    return float(10 ** (max(0.0, cap - reached) / 10))
 
 
 def surveyed_J(enob: float, rate_Hz: float | None) -> Spread:

@@ -141,7 +141,7 @@ def _layer(traced: Traced, inferences: int) -> LayerCost:
         place=place,
         energy_J=energies,
         latency_s=latency,
-        area_mm2=area if area is not None and area.high > 0 else None,
+        area_mm2=area,
         floors=replace(bounds, **{k: None if v is None else v / inferences for k, v in vars(bounds).items()}),
         mean_conductance_uS=traced.conductance_uS / place.cells if place.cells else 0.0,
         notes=tuple(notes),

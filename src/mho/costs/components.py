@@ -9,6 +9,7 @@ from mho.costs.counts import Counts, Layout, count
 from mho.costs.nodes import energy_factor
 from mho.costs.phases import input_bits, planes
 from mho.costs.spread import Spread, exactly
+from mho.costs.timing import without_area
 from mho.costs.trace import Traced
 from mho.hardware.cost import Cost, Quantity
 from mho.hardware.spec import Hardware
@@ -80,7 +81,7 @@ def _array_J(counts: Counts, place: Layout, driven_uS: float, hw: Hardware, cost
 
 
 def unpriced(hw: Hardware, cost: Cost) -> tuple[str, ...]:
-    """Parts that the sum leaves out, each with the key that would price it."""
+    """What energy, time and area leave out, each with the key that would price it."""
     checks = (
         ("row drivers", "cost.drive.energy_pJ", cost.drive.energy_pJ is None and cost.tile.read_pJ is None),
         ("converters", "adc.bits", hw.adc is None or hw.adc.bits is None),
@@ -91,8 +92,10 @@ def unpriced(hw: Hardware, cost: Cost) -> tuple[str, ...]:
             cost.tile.static_mW is None and cost.chip_static_mW is None,
         ),
         ("programming", "cost.programming", cost.programming is None),
+        ("time of a conversion", "cost.adc.conversion_s", cost.adc.conversion_s is None),
     )
-    return tuple(f"{what} ({key})" for what, key, absent in checks if absent)
+    areas = tuple(f"area of {what} ({key})" for what, key in without_area(cost))
+    return (*(f"{what} ({key})" for what, key, absent in checks if absent), *areas)
 
 
 def programming_J(cells: int, cost: Cost) -> Spread | None:

@@ -1,7 +1,7 @@
 """Every number of the model that is no chip's own, with its source; and the constants of a chip, listed alike.
 
 Digital energies: Horowitz, ISSCC 2014 (45 nm, 0.9 V). They are brought to another process by ``mho.costs.nodes``.
-Converters: Murmann's survey of ADCs (2025 sheet, 725 converters), ``bmurmann/ADC-survey``.
+Converters: Murmann's survey of ADCs (2025 sheet, 725 converters), ``bmurmann/ADC-survey``. What is ours says so.
 """
 
 import dataclasses
@@ -15,6 +15,9 @@ from mho.hardware.cost import Cost, Quantity
 
 HOROWITZ = "Horowitz, Computing's energy problem, ISSCC 2014"
 SURVEY = "Murmann, ADC performance survey 1997-2025"
+CIMLOOP = "Andrulis et al., CiMLoop, arXiv:2404.06553"
+STILLMAKER = "Stillmaker and Baas, Integration 58, 74 (2017)"
+OURS = "an assumption of mho"
 UNITS = ("pJ", "fJ", "fF", "um2", "mW", "s", "V", "nm")
 
 
@@ -78,9 +81,51 @@ ADC_SCHREIER_DB = Constant(
     "ADC median figure of merit, FOM_S", Spread(156.1, 156.1, 156.1), "dB", SURVEY, "measured",
     note="Schreier, of all years: for high",
 )  # fmt: skip
-ADC_RATE_DB = Constant(
-    "ADC figure of merit against rate, 213.78 - 2.8719 ln f", Spread(213.78, 213.78, 213.78), "dB",
-    "Andrulis et al., CiMLoop, arXiv:2404.06553", "model", note="cap 128.4 + 3.2 ENOB: ours, read off its results",
+
+
+def _exact(name: str, value: float, unit: str, source: str, note: str = "", node_nm: float | None = None) -> Constant:
+    return Constant(name, Spread(value, value, value), unit, source, "model", node_nm, note=note)
+
+
+ADC_RATE_DB = _exact("ADC figure of merit against rate, at 1 Hz", 213.78, "dB", CIMLOOP)
+ADC_RATE_SLOPE_DB = _exact("ADC figure of merit against rate, less for each e-fold of the rate", 2.8719, "dB", CIMLOOP)
+ADC_CAP_DB = _exact(
+    "ADC figure of merit, cap at low rates, at 0 bits", 128.4, "dB", CIMLOOP, "ours, read off its results"
+)
+ADC_CAP_BIT_DB = _exact(
+    "ADC figure of merit, cap at low rates, each effective bit", 3.2, "dB", CIMLOOP, "ours, read off its results"
+)
+
+ON_CHIP_MIB = _exact(
+    "digital network, memory on the chip", 8.0, "MiB", OURS, "ours: weights that do not fit come from DRAM"
+)
+
+
+def _fit(node_nm: float, *factors: float) -> tuple[Constant, Constant, Constant]:
+    """The three factors of a node's fit a V^2 + b V + c, in units of the fit."""
+    square, linear, rest = (
+        _exact(f"energy of logic, {node_nm:g} nm, factor of {power}", value, unit, STILLMAKER, "a fit over V", node_nm)
+        for power, unit, value in zip(("V^2", "V", "1"), ("1/V^2", "1/V", "1"), factors, strict=True)
+    )
+    return square, linear, rest
+
+
+NODE_FITS: dict[float, tuple[Constant, Constant, Constant]] = {
+    7.0: _fit(7.0, 0.1776, -0.09097, 0.02447),
+    10.0: _fit(10.0, 0.2068, -0.09311, 0.02375),
+    14.0: _fit(14.0, 0.2363, -0.09675, 0.02239),
+    16.0: _fit(16.0, 0.2958, -0.1241, 0.03024),
+    20.0: _fit(20.0, 0.373, -0.1582, 0.04104),
+    32.0: _fit(32.0, 0.9559, -0.7823, 0.471),
+    45.0: _fit(45.0, 1.103, -0.362, 0.2767),
+    65.0: _fit(65.0, 3.755, -4.398, 1.975),
+    90.0: _fit(90.0, 4.762, -4.781, 2.092),
+    130.0: _fit(130.0, 7.171, -6.709, 2.904),
+}
+"""By node, nm."""
+FIT_SUPPLY_V = Constant(
+    "energy of logic, supplies at which the fits are used", Spread(0.5, 0.9, 1.8), "V", OURS, "model",
+    note="ours: others are refused",
 )  # fmt: skip
 
 MOST_PACKAGE_W = 1000.0
@@ -89,7 +134,8 @@ sum."""
 
 HOUSE: tuple[Constant, ...] = (
     ADD_INT32, ADD_INT8, MULTIPLY_INT8, MULTIPLY_INT4, ADD_FP32, MULTIPLY_FP32, SRAM_BIT, DRAM_BIT, ADC_FLOOR_PJ,
-    ADC_NOISE_AJ, *ADC_MEDIANS.values(), ADC_WALDEN_FJ, ADC_SCHREIER_DB, ADC_RATE_DB,
+    ADC_NOISE_AJ, *ADC_MEDIANS.values(), ADC_WALDEN_FJ, ADC_SCHREIER_DB, ADC_RATE_DB, ADC_RATE_SLOPE_DB, ADC_CAP_DB,
+    ADC_CAP_BIT_DB, ON_CHIP_MIB, FIT_SUPPLY_V, *(factor for fit in NODE_FITS.values() for factor in fit),
 )  # fmt: skip
 """All of them: a test holds that each has a source, and that no other number of the room stands without one."""
 

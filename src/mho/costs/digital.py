@@ -19,6 +19,7 @@ from mho.costs.constants import (
     MULTIPLY_FP32,
     MULTIPLY_INT4,
     MULTIPLY_INT8,
+    ON_CHIP_MIB,
     SRAM_BIT,
     Constant,
 )
@@ -31,8 +32,7 @@ FORMATS: dict[str, tuple[int, tuple[Constant, ...]]] = {
     "int8": (8, (MULTIPLY_INT8, ADD_INT32)),
     "int4": (4, (MULTIPLY_INT4, ADD_INT32)),
 }
-ON_CHIP_BITS = 8 * 8 * 2**20
-"""8 MB."""
+ON_CHIP_BITS = int(ON_CHIP_MIB.value.typical * 8 * 2**20)
 PICO = 1e-12
 
 

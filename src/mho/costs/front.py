@@ -44,11 +44,16 @@ def _score(point: Point, worst: bool) -> float:
 @final
 @dataclass(frozen=True)
 class EqualAccuracy:
-    """The cheapest analog network as accurate as the digital one, to ``slack`` points; ``None``: there is none."""
+    """The cheapest analog and the cheapest digital network within ``slack`` points of the ``best`` digital one.
 
+    ``analog``: ``None`` where there is none. ``worst``: accuracy is the 5th percentile over chips, not their mean.
+    """
+
+    best: Point
     digital: Point
     analog: Point | None
     slack: float
+    worst: bool = False
 
     @property
     def ratio(self) -> Spread | None:
@@ -60,10 +65,11 @@ class EqualAccuracy:
 
     def __str__(self) -> str:
         ratio = self.ratio
+        by = " by the 5th percentile over chips" if self.worst else ""
         if self.analog is None or ratio is None:
             return (
-                f"No analog network comes within {self.slack:g} points of {self.digital.label} "
-                f"({self.digital.accuracy:.2f} %): analog does not win here, whatever it costs."
+                f"No analog network comes within {self.slack:g} points of {self.best.label} "
+                f"({self.best.accuracy:.2f} %){by}: analog does not win here, whatever it costs."
             )
         if ratio.low > 1:
             found = "analog wins, whatever the constants"
@@ -71,19 +77,32 @@ class EqualAccuracy:
             found = "analog loses, whatever the constants"
         else:
             found = f"analog {'wins' if ratio.typical > 1 else 'loses'} at typical constants, and they decide"
+        ours, theirs, best = self.analog, self.digital, self.best
+        above = "" if best == theirs else f", the most accurate: {best.accuracy:.2f} % of {best.label}"
         return (
-            f"At equal accuracy to {self.slack:g} points ({self.analog.accuracy:.2f} % of {self.analog.label}, "
-            f"{self.digital.accuracy:.2f} % of {self.digital.label}) {found}: energy digital over analog "
+            f"At equal accuracy to {self.slack:g} points{by} ({_score(ours, self.worst):.2f} % of {ours.label}, "
+            f"{theirs.accuracy:.2f} % of {theirs.label}{above}) {found}: energy digital over analog "
             f"{ratio.typical:.3g} ({ratio.low:.3g} to {ratio.high:.3g})."
         )
 
 
 def at_equal_accuracy(
-    analog: Iterable[Point], digital: Point, *, slack: float = 0.5, worst: bool = False
+    analog: Iterable[Point], digital: Iterable[Point], *, slack: float = 0.5, worst: bool = False
 ) -> EqualAccuracy:
-    """``digital`` against the cheapest of ``analog`` within ``slack`` points of it (``worst``: by ``p5``)."""
+    """The cheapest of ``analog`` against the cheapest of ``digital``, both at least as accurate as the best of
+    ``digital`` less ``slack`` points (``worst``: by ``p5``).
+
+    Raises :class:`InputError` without a digital network and for an impossible slack.
+    """
+    shipped = list(digital)
+    if not shipped:
+        raise InputError("at_equal_accuracy: no digital network. Fix: give at least one to compare with.")
     if not 0 <= slack < math.inf:
         raise InputError(f"at_equal_accuracy: slack = {slack!r}: must be finite and not negative.")
-    able = [p for p in analog if _score(p, worst) >= _score(digital, worst) - slack]
-    best = min(able, key=lambda p: p.energy_J.typical, default=None)
-    return EqualAccuracy(digital, best, slack)
+    best = max(shipped, key=lambda p: _score(p, worst))
+    least = _score(best, worst) - slack
+
+    def cheapest(points: Iterable[Point]) -> Point | None:
+        return min((p for p in points if _score(p, worst) >= least), key=lambda p: p.energy_J.typical, default=None)
+
+    return EqualAccuracy(best, cheapest(shipped) or best, cheapest(analog), slack, worst)

@@ -6,21 +6,10 @@ linearly in the node. Nodes and voltages outside of the fits are refused, not ex
 
 from bisect import bisect_left
 
+from mho.costs.constants import FIT_SUPPLY_V, NODE_FITS
 from mho.errors import HardwareError
 
-_FITS: dict[float, tuple[float, float, float]] = {
-    7.0: (0.1776, -0.09097, 0.02447),
-    10.0: (0.2068, -0.09311, 0.02375),
-    14.0: (0.2363, -0.09675, 0.02239),
-    16.0: (0.2958, -0.1241, 0.03024),
-    20.0: (0.373, -0.1582, 0.04104),
-    32.0: (0.9559, -0.7823, 0.471),
-    45.0: (1.103, -0.362, 0.2767),
-    65.0: (3.755, -4.398, 1.975),
-    90.0: (4.762, -4.781, 2.092),
-    130.0: (7.171, -6.709, 2.904),
-}
-_NODES = tuple(_FITS)
+_NODES = tuple(NODE_FITS)
 
 
 def relative_energy(node_nm: float, supply_V: float) -> float:
@@ -28,10 +17,12 @@ def relative_energy(node_nm: float, supply_V: float) -> float:
 
     Raises :class:`HardwareError` outside.
     """
-    if not _NODES[0] <= node_nm <= _NODES[-1] or not 0.5 <= supply_V <= 1.8:
+    volts = FIT_SUPPLY_V.value
+    if not _NODES[0] <= node_nm <= _NODES[-1] or not volts.low <= supply_V <= volts.high:
         raise HardwareError(
-            f"cost.node_nm = {node_nm:g}, cost.supply_V = {supply_V:g}: digital energies are known for 7 to 130 nm and "
-            "0.5 to 1.8 V. Fix: give cost.logic and cost.move of this process, or a node and supply inside."
+            f"cost.node_nm = {node_nm:g}, cost.supply_V = {supply_V:g}: digital energies are known for "
+            f"{_NODES[0]:g} to {_NODES[-1]:g} nm and {volts.low:g} to {volts.high:g} V. Fix: "
+            "give cost.logic and cost.move of this process, or a node and supply inside."
         )
     i = bisect_left(_NODES, node_nm)
     if _NODES[i] == node_nm:
@@ -47,5 +38,5 @@ def energy_factor(from_nm: float, from_V: float, to_nm: float, to_V: float) -> f
 
 
 def _at(node_nm: float, supply_V: float) -> float:
-    a, b, c = _FITS[node_nm]
+    a, b, c = (factor.value.typical for factor in NODE_FITS[node_nm])
     return a * supply_V**2 + b * supply_V + c

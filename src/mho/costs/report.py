@@ -130,9 +130,9 @@ class EnergyReport:
 
     @property
     def area_mm2(self) -> Spread | None:
-        """Area of all tiles; ``None`` where no part has one."""
+        """Area of all tiles of the priced layers; ``None`` where that of a part is missing (``left_out`` names it)."""
         areas = [layer.area_mm2 for layer in self.priced if layer.area_mm2 is not None]
-        return sum(areas, NOTHING) if areas else None
+        return sum(areas, NOTHING) if areas and len(areas) == len(self.priced) else None
 
     @property
     def floors(self) -> Floors:
@@ -158,7 +158,7 @@ class EnergyReport:
         """
         ratio = self.against(format)
         if ratio is None:
-            return f"No verdict against {format}: not every layer has a price."
+            return f"No verdict against {format}: {self._no_verdict}."
         part, share = self.largest
         if ratio.low > 1:
             found = f"analog needs less energy than {format} even at its worst"
@@ -169,6 +169,24 @@ class EnergyReport:
             found = f"analog needs {better} energy than {format} at typical constants, and they decide"
         factor = f"{format} over analog {ratio.typical:.3g}, {ratio.low:.3g} to {ratio.high:.3g}"
         return f"In {self.process}, {found} ({factor}); {100 * share:.0f} % of the analog energy is {part}."
+
+    @property
+    def _no_verdict(self) -> str:
+        """Why there is none: layers without prices, by their hardware; layers that the example does not use."""
+        bare: dict[str, list[str]] = {}
+        idle = []
+        for layer in self.layers:
+            if not layer.counts.calls:
+                idle.append(layer.name)
+            elif not layer.energy_J:
+                bare.setdefault(layer.hardware, []).append(layer.name)
+        causes = [
+            f"no part of hardware {name!r} has a price ({', '.join(layers)}): give them in its [cost] table"
+            for name, layers in bare.items()
+        ]
+        if idle:
+            causes.append(f"the example input does not use {', '.join(idle)}: give one that does")
+        return "; ".join(causes) or "the analog network may cost nothing at all, low is 0 J"
 
     @property
     def told(self) -> tuple[str, ...]:

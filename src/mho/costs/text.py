@@ -1,5 +1,6 @@
 """A report as a table for people."""
 
+from mho.costs.constants import Constant
 from mho.costs.report import MEASURED_TOPS_PER_W, EnergyReport, LayerCost
 from mho.costs.spread import Spread
 
@@ -20,6 +21,19 @@ def spread_text(value: Spread, unit: str) -> str:
         return quantity_text(value.typical, unit)
     low, high = quantity_text(value.low, unit), quantity_text(value.high, unit)
     return f"{quantity_text(value.typical, unit)} ({low} to {high})"
+
+
+def constant_text(constant: Constant) -> str:
+    """One line: value, status, process (``not stated`` where the constant does not say), source, note."""
+    node = "node not stated" if constant.node_nm is None else f"{constant.node_nm:g} nm"
+    supply = "voltage not stated" if constant.voltage_V is None else f"{constant.voltage_V:g} V"
+    note = f" ({constant.note})" if constant.note else ""
+    value = constant.value
+    doubt = "" if value.low == value.high else f" ({value.low:g} to {value.high:g})"
+    return (
+        f"{constant.name}: {value.typical:g}{doubt} {constant.unit}; {constant.status}; {node}, {supply}; "
+        f"{constant.source}{note}"
+    )
 
 
 def _number(value: Spread) -> str:
@@ -103,7 +117,7 @@ def _digital(report: EnergyReport) -> list[str]:
         times = "" if ratio is None else f"; {_number(ratio)} times the analog energy"
         where = ", weights in DRAM" if found.weights_in_dram else ""
         lines.append(f"digital {found.format}: {spread_text(found.total_J, 'J')}{where}{times}")
-    if report.complete and report.priced:
+    if report.layers:
         lines.append(report.verdict("int8"))
     if report.measured is not None:
         lines.append(f"digital on this machine: {report.measured}")

@@ -5,7 +5,8 @@
     one layer    vectors x that: all tiles of a layer work at once, its vectors one after the other
     network      sum of its layers; a pipeline gives a result each time the slowest layer is done
 
-Area: cells, converters, drivers and what a tile has beside them; whole tiles, however full.
+Area: cells, converters, drivers and what a tile has beside them; whole tiles, however full. Known where the tile has an
+area (of all that no other part counts), or cells, converters and drivers have one each.
 """
 
 from mho.costs.constants import spread
@@ -40,8 +41,22 @@ def columns_a_tile(place: Layout, hw: Hardware) -> int:
     return used + (place.references > 0)
 
 
-def area_mm2(place: Layout, hw: Hardware, cost: Cost) -> Spread:
-    """Area of the tiles of one weight; parts without an area count nothing."""
+def without_area(cost: Cost) -> tuple[tuple[str, str], ...]:
+    """Parts whose area is missing, each with its key; none where the area of the tile holds what no part counts."""
+    if cost.tile.area_um2 is not None:
+        return ()
+    parts = (
+        ("the cells", "cost.array.area_um2", cost.array.area_um2),
+        ("the converters", "cost.adc.area_um2", cost.adc.area_um2),
+        ("the row drivers", "cost.drive.area_um2", cost.drive.area_um2),
+    )
+    return tuple((what, key) for what, key, area in parts if area is None)
+
+
+def area_mm2(place: Layout, hw: Hardware, cost: Cost) -> Spread | None:
+    """Area of the tiles of one weight; ``None`` where that of a part is missing (:func:`without_area`)."""
+    if without_area(cost):
+        return None
     rows = hw.tile.rows or place.rows // max(1, place.groups * place.blocks)
     cols = hw.tile.cols or place.columns
     per_crossing = 2 if hw.mapping.scheme == "differential" else 1

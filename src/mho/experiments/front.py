@@ -1,8 +1,8 @@
 """Accuracy against joules: networks under all combinations of bits, tile, read time and repeats, beside digital ones.
 
 The networks are as they were trained. Each combination is calibrated anew (converter ranges from training images) and
-put on the same chips; its joules come from the very description that set its noise. The digital network is rounded to
-int8 and int4 (weights of each output channel and inputs of each layer, symmetric, after training) and counted alike.
+put on the same chips; its joules come from the very description that set its noise. The digital network is measured at
+fp32 and rounded to int8 and int4 after training (:mod:`mho.experiments.digital`), and counted alike.
 """
 
 import copy
@@ -13,26 +13,21 @@ from itertools import product
 from pathlib import Path
 from typing import Any, final
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from mho.costs import EnergyReport, energy
 from mho.costs.front import EqualAccuracy, Point, at_equal_accuracy, front
-from mho.data import Dataset, load_dataset
-from mho.errors import CheckpointError, HardwareError, InputError
-from mho.evaluation.run import clean_outcomes, evaluate
-from mho.experiments.networks import Trainer
-from mho.hardware import load_hardware
-from mho.hardware.cells import GenericCell
-from mho.hardware.spec import Dac, Hardware
-from mho.hardware.spec import Mapping as CellMapping
-from mho.nn.conversion import calibrate, convert
+from mho.errors import HardwareError, InputError
+from mho.evaluation.run import evaluate
+from mho.experiments.digital import Batches, digital_accuracies
+from mho.experiments.finished import FinishedRun
+from mho.hardware.spec import Hardware
+from mho.nn.conversion import calibrate
 from mho.nn.site import analog_layers
 from mho.physics.averaging import longer_read, repeated_read
 from mho.physics.scaling import with_bits
-from mho.train import load_recipe
 
 EXAMPLES = 32
-FORMATS = {"int8": 8, "int4": 4}
 
 
 @final
@@ -60,8 +55,9 @@ class Variation:
 @final
 @dataclass(frozen=True)
 class Fronts:
-    """``analog``: every combination; ``digital``: int8 and int4 of every network; ``equal``: the cheapest analog
-    network as good as the best int8 one."""
+    """``analog``: every combination; ``digital``: fp32, int8 and int4 of every network; ``equal``: the cheapest analog
+    network and the cheapest digital one as good as the best digital one. ``worst``: an analog network counts by the
+    5th percentile of its chips, not by their mean."""
 
     hardware: str
     images: int
@@ -69,11 +65,12 @@ class Fronts:
     analog: tuple[Point, ...]
     digital: tuple[Point, ...]
     equal: EqualAccuracy
+    worst: bool = False
 
     @property
     def best(self) -> tuple[Point, ...]:
-        """The analog points that no other analog point beats in energy and mean accuracy both."""
-        return front(self.analog)
+        """The analog points that no other analog point beats in energy and accuracy both."""
+        return front(self.analog, worst=self.worst)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -93,6 +90,7 @@ class Fronts:
             "hardware": self.hardware,
             "images": self.images,
             "chips": self.chips,
+            "by": "p5" if self.worst else "mean",
             "analog": [row(p) for p in self.analog],
             "digital": [row(p) for p in self.digital],
             "sentence": str(self.equal),
@@ -109,13 +107,14 @@ def accuracy_front(
     chips: int = 10,
     images: int | None = 1000,
     slack: float = 0.5,
+    worst: bool = False,
     data_dir: str | os.PathLike[str] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Fronts:
     """The front over the hardware-aware networks of finished runs (several runs: several widths), all on one hardware.
 
     ``repeats``: numbers of whole reads that are averaged; ``images``: the first so many test images (``None``: all);
-    ``slack``: points within which accuracies are equal.
+    ``slack``: points within which accuracies are equal; ``worst``: accuracy is the 5th percentile over chips.
     Raises :class:`CheckpointError` where a folder holds no finished run, :class:`InputError` for no choice at all,
     :class:`HardwareError` for runs on different hardware, or one without prices.
     """
@@ -129,7 +128,7 @@ def accuracy_front(
     hardware: Hardware | None = None
     shown = 0
     for folder in map(Path, folders):
-        run = _Run.read(folder, data_dir)
+        run = FinishedRun.read(folder, data_dir)
         if hardware is not None and run.hw != hardware:
             raise HardwareError(
                 f"{folder}: on {run.hw.name}, another run on {hardware.name}. Fix: runs on one hardware."
@@ -144,38 +143,12 @@ def accuracy_front(
             analog.append(point)
         digital += _digital(run, batches, example)
     assert hardware is not None
-    best = max((p for p in digital if p.label.startswith("int8")), key=lambda p: p.accuracy)
-    equal = at_equal_accuracy(analog, best, slack=slack)
-    return Fronts(hardware.name, shown, chips, tuple(analog), tuple(digital), equal)
-
-
-@dataclass(frozen=True)
-class _Run:
-    name: str
-    hw: Hardware
-    data: Dataset
-    hardware_aware: nn.Module
-    digital: nn.Module
-    calibration: list[Tensor]
-
-    @classmethod
-    def read(cls, folder: Path, data_dir: str | os.PathLike[str] | None) -> "_Run":
-        if not (folder / "summary.json").is_file():
-            raise CheckpointError(f"{folder}: no finished run is in it. Way out: 'mho run' first, then its folder.")
-        recipe, hw = load_recipe(folder / "recipe.toml"), load_hardware(folder / "hardware.toml")
-        data = load_dataset(recipe.data.dataset, data_dir=data_dir)
-        trainer = Trainer(recipe, data, hw, folder, resume=True, progress=False, say=lambda text: None)
-        found = trainer.networks(recipe.seeds[0])
-        calibration = [data.normalise(data.train_x[:512])]
-        return cls(recipe.name, hw, data, found.hardware_aware.network, found.digital.network, calibration)
-
-    def batches(self, images: int | None) -> list[tuple[Tensor, Tensor]]:
-        x, y = self.data.test_x[:images], self.data.test_y[:images]
-        return [(self.data.normalise(a), b) for a, b in zip(x.split(250), y.split(250), strict=True)]
+    equal = at_equal_accuracy(analog, digital, slack=slack, worst=worst)
+    return Fronts(hardware.name, shown, chips, tuple(analog), tuple(digital), equal, worst)
 
 
 def _analog(
-    run: _Run, variation: Variation, batches: Iterable[tuple[Tensor, Tensor]], example: Tensor, chips: int
+    run: FinishedRun, variation: Variation, batches: Iterable[tuple[Tensor, Tensor]], example: Tensor, chips: int
 ) -> Point:
     twin = copy.deepcopy(run.hardware_aware)
     for _, layer in analog_layers(twin):
@@ -186,25 +159,10 @@ def _analog(
     return Point(label, _joules(energy(twin, example), run.hw), float(numbers["mean"]), float(numbers["p5"]))
 
 
-def _digital(run: _Run, batches: list[tuple[Tensor, Tensor]], example: Tensor) -> list[Point]:
-    report = energy(run.hardware_aware, example)
-    priced = {d.format: d.total_J for d in report.digital}
-    found = []
-    for name, bits in FORMATS.items():
-        rounded = calibrate(convert(run.digital, _rounding(bits)), run.calibration)
-        accuracy = 100 * float(clean_outcomes(rounded, batches).mean())
-        found.append(Point(f"{name} {run.name}", priced[name], accuracy, accuracy))
-    return found
-
-
-def _rounding(bits: int) -> Hardware:
-    """Digital logic of so many bits: weights of each output channel and inputs rounded, sums exact."""
-    return Hardware(
-        name=f"int{bits}",
-        cell=GenericCell(bits=bits),
-        mapping=CellMapping(scheme="signed", per_column=True),
-        dac=Dac(bits=bits),
-    )
+def _digital(run: FinishedRun, batches: Batches, example: Tensor) -> list[Point]:
+    percent = digital_accuracies([run.digital], run.calibration, batches)
+    costs = energy(run.hardware_aware, example).digital
+    return [Point(f"{d.format} {run.name}", d.total_J, percent[d.format], percent[d.format]) for d in costs]
 
 
 def _joules(report: EnergyReport, hw: Hardware) -> Any:

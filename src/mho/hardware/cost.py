@@ -15,7 +15,8 @@ class Quantity:
     """One constant: what it may be at least, is usually, and may be at most; the unit is in the name of its field.
 
     ``status``: ``measured`` on silicon, ``model`` (derived, simulated or scaled), ``bound`` (the best of a survey, or a
-    limit). ``source`` may not be empty: a number that nobody stands for has no place in a sum.
+    limit). ``source`` may not be empty: a number that nobody stands for has no place in a sum. ``node_nm``,
+    ``voltage_V``: of the process; ``None`` where they are not stated.
     """
 
     low: NonNegative
