@@ -100,7 +100,7 @@ def test_what_is_no_run_is_said(finished, call, tmp_path):
         assert (code, out) == (2, "") and "no finished run is in it" in err and "mho run" in err
     assert "--shape is for networks" in call("energy", finished.folder, "--shape", "784")[2]
     (tmp_path / "summary.json").write_text("{}")
-    assert "no recipe.toml" in call("energy", tmp_path)[2]
+    assert "no finished run is in it" in call("energy", tmp_path)[2]
     gone = tmp_path / "gone"
     shutil.copytree(finished.folder, gone)
     shutil.rmtree(gone / "seed-0" / "hardware_aware")

@@ -9,7 +9,8 @@ import pytest
 from mho.cli import main
 from mho.errors import RecipeError
 from mho.evaluation.result import Result
-from mho.experiments.kinds import all_recipes, check_recipe, kind_of_run, run_any
+from mho.experiments.kinds import all_recipes, check_recipe, run_any
+from mho.experiments.run_kinds import kind_of_run
 from mho.train import builtin_recipes
 from mho.train.recipe import recipes_of
 

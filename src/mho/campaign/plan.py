@@ -10,7 +10,8 @@ from typing import Any
 from mho.campaign.cells import Cell, Labels
 from mho.campaign.settings import Campaign, EvaluateGrid
 from mho.errors import HardwareError, RecipeError
-from mho.experiments.kinds import kind_of_recipe, kind_of_run
+from mho.experiments.kinds import kind_of_recipe
+from mho.experiments.run_kinds import kind_of_run
 from mho.hardware import dump_hardware, load_hardware
 from mho.hardware.spec import Hardware
 from mho.train import Recipe, dump_recipe, load_recipe

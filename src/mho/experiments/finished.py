@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mho.data import Dataset, load_dataset
 from mho.errors import CheckpointError
 from mho.experiments.networks import Trainer
+from mho.experiments.run_kinds import refuse_energy_based
 from mho.hardware import load_hardware
 from mho.hardware.spec import Hardware
 from mho.train import load_recipe
@@ -35,13 +36,9 @@ class FinishedRun:
         Raises :class:`CheckpointError` where no finished run of a recipe is in it, or its checkpoints are gone.
         """
         place = Path(folder)
-        if not (place / "summary.json").is_file():
+        refuse_energy_based(place)
+        if not (place / "recipe.toml").is_file() or not (place / "summary.json").is_file():
             raise CheckpointError(f"{place}: no finished run is in it. Way out: 'mho run' first, then its folder.")
-        if not (place / "recipe.toml").is_file():
-            raise CheckpointError(
-                f"{place}: its run left no recipe.toml (an energy-based model?), so no network on crossbars is in it. "
-                "Way out: the folder of a run of a classifier."
-            )
         recipe, hw = load_recipe(place / "recipe.toml"), load_hardware(place / "hardware.toml")
         seed = recipe.seeds[0]
         for kept in (place / f"seed-{seed}" / name for name in ("digital", "hardware_aware")):

@@ -4,7 +4,6 @@ A recipe with ``experiment = "eqprop"`` on top has the tables of :mod:`mho.exper
 without has those of :class:`mho.train.Recipe`.
 """
 
-import json
 import os
 import tomllib
 from importlib import import_module
@@ -14,22 +13,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mho.errors import CheckpointError, RecipeError, nearest
+from mho.errors import RecipeError, nearest
 from mho.experiments.run import RunSummary, run_recipe
+from mho.experiments.run_kinds import ENERGY_BASED
 from mho.train.explain import problems
 from mho.train.recipe import parse_recipe, recipe_text, recipes_of
-
-ENERGY_BASED = ("eqprop", "resistive", "generate")
-"""The experiments of ``mho.experiments.ebm``: each module has ``Settings`` and ``run``."""
-
-
-_AGAIN = {
-    "eqprop": "other keys under [evaluate] of its recipe and 'mho run RECIPE --resume'; or mho.ebm.evaluate_on_chips",
-    "resistive": "other chips, noise_scales or ages in its recipe and 'mho run RECIPE --resume'; or "
-    "mho.ebm.resistive.evaluate_on_chips",
-    "generate": "another test_coupling_error or test_temperature_error in its recipe and 'mho run RECIPE --resume'; or "
-    "mho.ebm.generate.generate with a VirtualSampler",
-}
 
 
 def all_recipes() -> tuple[str, ...]:
@@ -63,29 +51,6 @@ def kind_of_recipe(recipe: str | os.PathLike[str]) -> str | None:
     """
     text, source, _ = recipe_text(recipe, _builtin())
     return _kind(text, source)
-
-
-def kind_of_run(folder: Path) -> str | None:
-    """One of :data:`ENERGY_BASED` where the finished run in ``folder`` is of that experiment, else ``None``."""
-    path = folder / "summary.json"
-    if not path.is_file() or (folder / "recipe.toml").is_file():
-        return None
-    summary = json.loads(path.read_text(encoding="utf-8"))
-    if summary.get("experiment") in ENERGY_BASED:
-        return str(summary["experiment"])
-    # Older runs do not say it; each has a part that the others have not.
-    marks = {"resistive": "inference", "generate": "energy_an_image"}
-    return next((kind for kind, mark in marks.items() if mark in summary), None)
-
-
-def refuse_energy_based(folder: Path) -> None:
-    """Raise :class:`CheckpointError` where ``folder`` holds a run whose networks :mod:`.stored` cannot read back."""
-    kind = kind_of_run(folder)
-    if kind is not None:
-        raise CheckpointError(
-            f"{folder}: a run of experiment = {kind!r}, an energy-based model; only the networks of classifiers are "
-            f"read back and evaluated again. Way out: 'mho report {folder}' for its numbers; {_AGAIN[kind]}."
-        )
 
 
 def check_recipe(text: str, source: str = "recipe") -> None:

@@ -10,8 +10,8 @@ from mho.data import load_dataset
 from mho.errors import CheckpointError, RecipeError, nearest
 from mho.evaluation.result import Result
 from mho.evaluation.run import evaluate
-from mho.experiments.kinds import refuse_energy_based
 from mho.experiments.networks import Networks, Trainer
+from mho.experiments.run_kinds import refuse_energy_based
 from mho.hardware import load_hardware
 from mho.train import load_recipe
 
