@@ -18,8 +18,8 @@ def section(folder: Path) -> list[str]:
 def _table(found: dict[str, Any], noise: float, table: dict[str, dict[str, Any]]) -> list[str]:
     lines = [
         f"`{found['command']}`: read noise {100 * noise:g} % at today's read time, {found['images']:,} test images, "
-        f"{found['chips']} chips, seed {', '.join(map(str, found['seeds']))}. Savings: energy or time of today over the "
-        "new one, typical constants. Where no bits stand they are those of the description.",
+        f"{found['chips']} chips, seed {', '.join(map(str, found['seeds']))}. Savings: energy or time of today over "
+        "the new one, typical constants. Where no bits stand they are those of the description.",
         "",
         "| allocation | mean | p5 | against today | array | read time | array and ADC | all | bits |",
         "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | --- |",
