@@ -27,6 +27,7 @@ from mho.ebm.hopfield import (
 )
 from mho.ebm.implicit import implicit_gradient
 from mho.ebm.relax import Relaxation, RelaxationError, Relaxed, averaged, relax
+from mho.ebm.thermal import thermal_temperatures
 from mho.ebm.training import (
     EqPropLoss,
     class_scores,
@@ -79,5 +80,6 @@ __all__ = [
     "score",
     "spins",
     "state_bits",
+    "thermal_temperatures",
     "written_on_cells",
 ]
