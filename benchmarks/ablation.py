@@ -24,7 +24,7 @@ from mho.experiments.networks import Trainer
 from mho.experiments.record import difference, filling
 from mho.experiments.summary import versions
 from mho.hardware import load_hardware
-from mho.train import Recipe, load_recipe
+from mho.train import LossSettings, Recipe, load_recipe
 
 REMOVED: dict[str, dict[str, Any]] = {
     "without bounds": {"clip_sigma": None, "weight_decay_bounded": None},
@@ -46,6 +46,9 @@ ADDED: dict[str, dict[str, Any]] = {
     "with half-normal noise levels": {"noise_levels": "half-normal"},
     "with censored noise at 1.5 sigma": {"censor": 1.5},
     "with chips of random gain and offset": {"chip_gain": 0.05, "chip_offset_lsb": 1.0},
+    "with margin noise in the loss": {"loss": LossSettings(margin_noise=0.03), "distill": 0.0},
+    "with range filling in the loss": {"loss": LossSettings(range_filling=1.0), "distill": 0.0},
+    "with input sensitivity in the loss": {"loss": LossSettings(jacobian=1e-3), "distill": 0.0},
     "with bounds at 1 sigma": {"clip_sigma": 1.0},
     "with bounds at 2 sigma": {"clip_sigma": 2.0},
 }

@@ -22,6 +22,7 @@ def elements(train: TrainSettings) -> list[str]:
         "learned converter ranges": train.ranges == "learned",
         "chips of random gain and offset": train.chip_gain > 0 or train.chip_offset_lsb > 0,
         f"a teacher ({train.distill:g} of the loss)": train.distill > 0,
+        "terms of the physics-informed loss": train.loss is not None,
         "a digital start": train.warm_start is not None,
     }
     return [words for words, on in found.items() if on]

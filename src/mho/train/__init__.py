@@ -6,7 +6,7 @@ from mho.train.history import EpochRecord, History
 from mho.train.loop import fit
 from mho.train.optimizer import make_optimizer
 from mho.train.recipe import builtin_recipes, dump_recipe, load_recipe, parse_recipe
-from mho.train.settings import DataSettings, EvaluateSettings, NetworkSettings, Recipe, TrainSettings
+from mho.train.settings import DataSettings, EvaluateSettings, LossSettings, NetworkSettings, Recipe, TrainSettings
 from mho.train.step import ModelLoss
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "EpochRecord",
     "EvaluateSettings",
     "History",
+    "LossSettings",
     "ModelLoss",
     "NetworkSettings",
     "Recipe",

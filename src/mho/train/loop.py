@@ -8,6 +8,7 @@ from torch import nn
 
 from mho import nn as analog
 from mho.errors import TrainingError
+from mho.objectives.loss import PhysicsInformedLoss
 from mho.rng import derive_seed
 from mho.train.history import History
 from mho.train.interrupt import deferred_interrupt
@@ -42,8 +43,15 @@ def _length(loader: Loader) -> int:
     return count
 
 
-def _step_loss(loss: Loss | ModelLoss | None, settings: TrainSettings, teacher: nn.Module | None) -> StepLoss:
-    chosen = loss if loss is not None else nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
+def _chosen_loss(loss: Loss | ModelLoss | None, settings: TrainSettings) -> Loss | ModelLoss:
+    if settings.loss is None:
+        return loss if loss is not None else nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
+    if loss is not None:
+        raise TrainingError("fit: a loss is given, and the recipe has a table [train.loss]. Fix: one of the two.")
+    return PhysicsInformedLoss("cross_entropy", label_smoothing=settings.label_smoothing, **settings.loss.model_dump())
+
+
+def _step_loss(chosen: Loss | ModelLoss, settings: TrainSettings, teacher: nn.Module | None) -> StepLoss:
     if settings.distill == 0:
         return plain(chosen)
     if teacher is None or isinstance(chosen, ModelLoss):
@@ -81,13 +89,13 @@ def fit(
     """Train ``model`` in place, on the device of its parameters.
 
     ``loader`` yields ``(x, y)``; if it (or its sampler) has ``set_epoch``, that is called, so that its
-    order may depend on seed and epoch alone. ``loss(model(x), y)`` is a mean over the batch (default: cross
-    entropy with the recipe's label smoothing); a loss with ``on_model(model, x, y)`` gets the model
-    itself, and one with ``set_progress(share)`` is told before each step how much of the run is done. ``recipe`` is a
-    name, a path, a :class:`Recipe` or its :class:`TrainSettings`; ``epochs``
-    overrides it. Without an ``optimizer`` one is made from the recipe; the learning rate of a given one
-    is moved only if a recipe is given too, and is set back at the end. After each step analog weights are
-    clamped to their bounds. With ``ema_decay`` the model ends with the averaged weights.
+    order may depend on seed and epoch alone. ``loss(model(x), y)`` is a mean over the batch (default: cross entropy
+    with the recipe's label smoothing, and the terms of its table ``[train.loss]``); a loss with ``on_model(model, x,
+    y)`` gets the model itself, and one with ``set_progress(share)`` is told before each step how much of the run is
+    done. ``recipe`` is a name, a path, a :class:`Recipe` or its :class:`TrainSettings`; ``epochs`` overrides it.
+    Without an ``optimizer`` one is made from the recipe; the learning rate of a given one is moved only if a recipe
+    is given too, and is set back at the end. After each step analog weights are clamped to their bounds. With
+    ``ema_decay`` the model ends with the averaged weights.
 
     The loop trains what it is given. ``clip_sigma``, ``ranges = "learned"``, ``chip_gain`` and ``chip_offset_lsb``
     shape the network: ``mho.convert(model, hardware, clip_sigma=..., ranges=...)`` gives them, the last two with the
@@ -120,7 +128,8 @@ def fit(
     if checkpoint_every is not None and checkpoint_every < 1:
         raise TrainingError(f"fit: checkpoint_every = {checkpoint_every}. Fix: at least 1, or None.")
     refuse_unmet(model, settings, optimizer)
-    step_loss = _step_loss(loss, settings, teacher)
+    chosen = _chosen_loss(loss, settings)
+    step_loss = _step_loss(chosen, settings, teacher)
     scheduled = optimizer is None or recipe is not None
     optimizer = optimizer if optimizer is not None else make_optimizer(model, settings)
     base_lrs = [group["lr"] for group in optimizer.param_groups]
@@ -149,7 +158,7 @@ def fit(
                 optimizer=optimizer,
                 base_lrs=base_lrs if scheduled else None,
                 loss=step_loss,
-                loss_object=loss,
+                loss_object=chosen,
                 device=device,
                 average=average,
                 saver=saver,

@@ -50,6 +50,21 @@ class NetworkSettings(Table):
         return self
 
 
+class LossSettings(Table):
+    """Weights of the terms that :class:`mho.PhysicsInformedLoss` adds to the cross entropy; 0: the term is off."""
+
+    jacobian: NonNegative = 0.0
+    jacobian_estimator: Literal["projection", "exact", "margin"] = "projection"
+    margin_noise: NonNegative = 0.0
+    levels: NonNegative = 0.0
+    levels_schedule: Literal["constant", "linear", "late"] = "linear"
+    range_filling: NonNegative = 0.0
+    range_target: Annotated[float, Field(gt=0, le=1)] = 0.5
+    neuron: NonNegative = 0.0
+    asymmetry: NonNegative = 0.0
+    power: NonNegative = 0.0
+
+
 class TrainSettings(Table):
     """How it is learned.
 
@@ -66,6 +81,7 @@ class TrainSettings(Table):
     - ``chip_gain`` (relative) and ``chip_offset_lsb``: standard deviations of converter errors that the training
       chips have and the described hardware does not need to have.
     - ``distill``: share of the loss that follows the digital network's softmax at temperature ``distill_T``.
+    - ``loss``: terms of the physics-informed loss (a table ``[train.loss]``; not together with ``distill``).
 
     ``noise_injection`` is the field's common practice as a baseline: the hardware's noise from the first step to
     the last on weights scaled by their largest, and none of the above.
@@ -101,6 +117,14 @@ class TrainSettings(Table):
     lr_hardware: Positive | None = None
     distill: Share = 0.0
     distill_T: Positive = 2.0
+    loss: LossSettings | None = None
+
+    @model_validator(mode="after")
+    def _one_loss(self) -> Self:
+        if self.loss is not None and self.distill > 0:
+            raise ValueError("distill and [train.loss] exclude each other: the terms read the model, not its outputs "
+                             "alone. Fix: distill = 0, or no [train.loss]")  # fmt: skip
+        return self
 
     @model_validator(mode="after")
     def _warm(self) -> Self:
@@ -132,7 +156,7 @@ class TrainSettings(Table):
 
 _OF_THE_HYBRID = (
     "clip_sigma", "weight_decay_bounded", "ranges", "noise_scale", "ramp_fraction", "noise_levels", "censor",
-    "chip_gain", "chip_offset_lsb", "distill", "distill_T",
+    "chip_gain", "chip_offset_lsb", "distill", "distill_T", "loss",
 )  # fmt: skip
 
 

@@ -1,0 +1,69 @@
+"""A recipe's table [train.loss] is the physics-informed loss of the same numbers."""
+
+import pytest
+import torch
+from small_networks import NOISY, calibrated, mlp
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+import mho
+from mho.errors import RecipeError, TrainingError
+from mho.train import LossSettings, TrainSettings, dump_recipe, parse_recipe
+
+TEXT = """
+name = "with-terms"
+[train]
+epochs = 2
+[train.loss]
+margin_noise = 0.03
+range_filling = 1.0
+"""
+
+
+def _data() -> DataLoader:
+    torch.manual_seed(1)
+    return DataLoader(TensorDataset(torch.randn(32, 6), torch.arange(32) % 3), batch_size=8)
+
+
+def _trained(**given) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    model = calibrated(mlp(), NOISY, torch.randn(5, 6))
+    mho.fit(model, _data(), seed=4, **given)
+    return model.state_dict()
+
+
+def test_the_table_is_the_loss() -> None:
+    recipe = parse_recipe(TEXT)
+    by_table = _trained(recipe=recipe)
+    loss = mho.PhysicsInformedLoss(label_smoothing=0.1, margin_noise=0.03, range_filling=1.0)
+    by_hand = _trained(recipe=recipe.train.model_copy(update={"loss": None}), loss=loss)
+    without = _trained(recipe=recipe.train.model_copy(update={"loss": None}))
+    assert all(torch.equal(by_table[k], by_hand[k]) for k in by_table)
+    assert not all(torch.equal(by_table[k], without[k]) for k in by_table)
+
+
+def test_the_table_survives_writing_and_baselines_do_not_have_it() -> None:
+    recipe = parse_recipe(TEXT)
+    assert parse_recipe(dump_recipe(recipe)) == recipe
+    assert recipe.train.loss == LossSettings(margin_noise=0.03, range_filling=1.0)
+    assert recipe.train.for_digital().loss is None
+    assert recipe.train.for_hardware().loss == recipe.train.loss
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("epochs = 2", "epochs = 2\ndistill = 0.5"), "exclude each other"),
+        (("margin_noise", "margin_nois"), "margin_noise"),
+        (("0.03", "-0.03"), "train.loss.margin_noise"),
+    ],
+)
+def test_a_table_that_cannot_be_is_refused(change: tuple[str, str], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        parse_recipe(TEXT.replace(*change))
+
+
+def test_two_losses_are_one_too_many() -> None:
+    settings = TrainSettings(epochs=1, loss=LossSettings(power=1.0))
+    with pytest.raises(TrainingError, match=r"one of the two"):
+        _trained(recipe=settings, loss=torch.nn.CrossEntropyLoss())
