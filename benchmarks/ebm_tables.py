@@ -77,9 +77,8 @@ def regulariser(found: dict[str, Any]) -> list[str]:
 
 def regulariser_sampled(found: dict[str, Any]) -> list[str]:
     """Whether noise of training helps machines that sample."""
-    title = (
-        f"Noise as a regulariser of a Boltzmann machine that samples its label, {found['hidden']} latent spins, MNIST"
-    )
+    machine = f"a Boltzmann machine of {found['hidden']} latent spins that samples its label"
+    title = f"Noise as a regulariser of {machine}, MNIST"
     notes = (
         "Accuracy, calibration and likelihood by the exact law of the label; sampled: the label that was up most often "
         "in 50 sweeps of ideal p-bits; on chips: the same on 5 chips of 4-bit couplings with the errors of scale 1 "
