@@ -69,9 +69,7 @@ def on_chip(machine: RestrictedMachine, bits: int | None, scale: float, seed: in
     turn = 2 * float(uniforms((1,), seed, "temperature")[0]) - 1
     kt = 1 + scale * TEMPERATURE_ERROR * turn
     twin = RestrictedMachine(*machine.weight.shape)
-    for name, value in (("weight", held), *machine.named_parameters()):
-        if name != "weight" or value is held:
-            getattr(twin, name).data = value.detach() / kt
+    twin.load_state_dict({name: value / kt for name, value in (machine.state_dict() | {"weight": held}).items()})
     return twin
 
 
@@ -116,7 +114,8 @@ def scores(machine: RestrictedMachine, x: Tensor) -> Tensor:
     by_class = labels @ machine.weight[pixels:]
     bias = labels @ machine.visible_bias[pixels:]
     found = [
-        (bias[c] + F.softplus(2 * (fields + by_class[c])).sum(1) - (fields + by_class[c]).sum(1)) for c in range(10)
+        bias[c] + F.softplus(2 * (fields + by_class[c])).sum(1) - (fields + by_class[c]).sum(1)  # log 2 cosh
+        for c in range(CLASSES)
     ]
     return torch.stack(found, 1)
 
