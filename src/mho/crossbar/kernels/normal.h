@@ -85,7 +85,9 @@ static inline int32_t as_int(float x) {
 /* z[0 .. 1023]: r cos(angle) in the first half, r sin(angle) in the second. |z| <= sqrt(64 ln 2) = 6.66. */
 static inline void block_normals(uint64_t seed, uint64_t block, float *z) {
     uint32_t radius[HALF] __attribute__((aligned(64))), angle[HALF] __attribute__((aligned(64)));
+    float r[HALF] __attribute__((aligned(64)));
     block_bits(seed, block, radius, angle);
+    /* Two loops, not one: of two short chains of operations a processor has more passes under way at a time. */
     for (int i = 0; i < HALF; i++) {
         /* u = w / 2^31 with w in [0.5, 2^31]; w = 2^e (1 + x), 1 + x in [sqrt(1/2), sqrt(2)) */
         const float w = (float)(int32_t)(radius[i] >> 1) + 0.5f;
@@ -101,7 +103,9 @@ static inline void block_normals(uint64_t seed, uint64_t block, float *z) {
         p = p * x + -0.6667011976242065f;
         p = p * x + 1.0000072717666626f;
         p = p * x + -2.0f;
-        const float r = __builtin_sqrtf((float)(31 - e) * 1.3862943649291992f + p * x);
+        r[i] = __builtin_sqrtf((float)(31 - e) * 1.3862943649291992f + p * x);
+    }
+    for (int i = 0; i < HALF; i++) {
         /* 30 bits: t in [-1, 1), an angle of t pi/4; the 2 last bits choose the quadrant */
         const float t = (float)(int32_t)(angle[i] << 2) * 4.656612873077393e-10f;
         const float q = t * t;
@@ -113,7 +117,7 @@ static inline void block_normals(uint64_t seed, uint64_t block, float *z) {
         c = c * q + 0.015849914401769638f;
         c = c * q + -0.3084242641925812f;
         c = c * q + 1.0f;
-        const int32_t rs = as_int(r * s), rc = as_int(r * c) ^ (int32_t)(angle[i] << 31);
+        const int32_t rs = as_int(r[i] * s), rc = as_int(r[i] * c) ^ (int32_t)(angle[i] << 31);
         const int32_t exchange = (rs ^ rc) & -(int32_t)((angle[i] >> 1) & 1);
         z[i] = as_float(rc ^ exchange);
         z[i + HALF] = as_float(rs ^ exchange);
