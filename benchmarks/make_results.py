@@ -13,6 +13,7 @@ from typing import Any
 
 import budget_table
 import ebm_tables
+import envelope_table
 import lab_tables
 import matplotlib as mpl
 import numpy as np
@@ -254,6 +255,7 @@ def page(folder: Path, docs: Path) -> str:
             lines += forecast_section(found)
         elif "ablation" in found:
             lines += ablation_section(found)
+    lines += envelope_table.sections(folder)
     lines += budget_table.section(folder)
     lines += lab_tables.sections(folder)
     lines += ebm_tables.sections(folder)
