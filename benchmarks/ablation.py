@@ -46,9 +46,9 @@ ADDED: dict[str, dict[str, Any]] = {
     "with half-normal noise levels": {"noise_levels": "half-normal"},
     "with censored noise at 1.5 sigma": {"censor": 1.5},
     "with chips of random gain and offset": {"chip_gain": 0.05, "chip_offset_lsb": 1.0},
-    "with margin noise in the loss": {"loss": LossSettings(margin_noise=0.03), "distill": 0.0},
-    "with range filling in the loss": {"loss": LossSettings(range_filling=1.0), "distill": 0.0},
-    "with input sensitivity in the loss": {"loss": LossSettings(jacobian=1e-3), "distill": 0.0},
+    "with margin noise in the loss": {"loss": LossSettings(margin_noise=0.03)},
+    "with range filling in the loss": {"loss": LossSettings(range_filling=1.0)},
+    "with input sensitivity in the loss": {"loss": LossSettings(jacobian=1e-3)},
     "with bounds at 1 sigma": {"clip_sigma": 1.0},
     "with bounds at 2 sigma": {"clip_sigma": 2.0},
 }

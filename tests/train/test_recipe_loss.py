@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import mho
 from mho.errors import RecipeError, TrainingError
+from mho.objectives import Teacher
 from mho.train import LossSettings, TrainSettings, dump_recipe, parse_recipe
 
 TEXT = """
@@ -53,7 +54,6 @@ def test_the_table_survives_writing_and_baselines_do_not_have_it() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("epochs = 2", "epochs = 2\ndistill = 0.5"), "exclude each other"),
         (("margin_noise", "margin_nois"), "margin_noise"),
         (("0.03", "-0.03"), "train.loss.margin_noise"),
     ],
@@ -61,6 +61,32 @@ def test_the_table_survives_writing_and_baselines_do_not_have_it() -> None:
 def test_a_table_that_cannot_be_is_refused(change: tuple[str, str], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         parse_recipe(TEXT.replace(*change))
+
+
+def test_terms_and_teacher_together_are_the_sum_of_both() -> None:
+    x, y = torch.randn(16, 6), torch.randint(0, 3, (16,))
+    teacher, model = mlp(), mlp()
+    without = mho.PhysicsInformedLoss(power=0.0).on_model(model, x, y)
+    taught = mho.PhysicsInformedLoss(teacher=Teacher(teacher, 0.25, 3.0)).on_model(model, x, y)
+    aim, seen = (torch.log_softmax(net(x) / 3.0, -1) for net in (teacher, model))
+    divergence = 9.0 * (aim.exp() * (aim - seen)).sum(-1).mean()
+    torch.testing.assert_close(taught, 0.75 * without + 0.25 * divergence)
+    analog = calibrated(mlp(), NOISY, x)
+    terms = mho.PhysicsInformedLoss(range_filling=1.0, teacher=Teacher(teacher, 0.25, 3.0)).terms(analog.eval(), x, y)
+    assert set(terms) == {"task", "range_filling"}
+
+
+def test_a_recipe_with_terms_listens_to_its_teacher() -> None:
+    recipe = parse_recipe(TEXT.replace("epochs = 2", "epochs = 2\ndistill = 0.5"))
+    taught = _trained(recipe=recipe, teacher=mlp())
+    alone = _trained(recipe=parse_recipe(TEXT))
+    assert not all(torch.equal(taught[k], alone[k]) for k in taught)
+
+
+@pytest.mark.parametrize(("share", "temperature"), [(-0.1, 2.0), (1.1, 2.0), (0.5, 0.0), (0.5, float("nan"))])
+def test_an_impossible_teacher_is_refused(share: float, temperature: float) -> None:
+    with pytest.raises(RecipeError, match="Teacher: share"):
+        Teacher(mlp(), share, temperature)
 
 
 def test_two_losses_are_one_too_many() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 _HOME = {
     "PhysicsInformedLoss": "mho.objectives.loss",
+    "Teacher": "mho.objectives.distillation",
     # What a stochastic layer is fitted and budgeted with.
     "BetaNLL": "mho.objectives.heteroscedastic",
     "OnlineNoise": "mho.objectives.heteroscedastic",
@@ -19,6 +20,7 @@ __all__ = [
     "BetaNLL",
     "OnlineNoise",
     "PhysicsInformedLoss",
+    "Teacher",
     "budget_objective",
     "fit_noise",
     "noise_budget",

@@ -15,6 +15,7 @@ from mho.objectives import jacobian as sensitivity
 from mho.objectives.arguments import Task, check_name, check_number, resolve_schedule, resolve_task
 from mho.objectives.asymmetry import mean_asymmetry
 from mho.objectives.describe import Term, table
+from mho.objectives.distillation import Teacher
 from mho.objectives.levels import Schedule, level_distance
 from mho.objectives.margin_noise import margin_variance
 from mho.objectives.neuron import Line, lost_energy
@@ -39,7 +40,8 @@ class PhysicsInformedLoss:
     ``mho.fit(model, loader, loss=...)`` takes it; in a loop of one's own: ``loss.on_model(model, x, y)``. All terms
     read one forward pass.
 
-    * ``task``: "cross_entropy" (with ``label_smoothing``), "mse", or any callable(outputs, target).
+    * ``task``: "cross_entropy" (with ``label_smoothing``), "mse", or any callable(outputs, target). With a ``teacher``
+      (:class:`~mho.objectives.Teacher`) part of it follows the teacher's outputs.
     * ``jacobian``: input sensitivity |df/dx|. ``jacobian_estimator``: "projection" on ``projections`` random
       directions, "exact", or "margin" (of the class margin alone); ``jacobian_norm``: "l2" is the squared
       Frobenius norm, "l1" the smoothed sum of absolute values.
@@ -77,7 +79,9 @@ class PhysicsInformedLoss:
         device: PulsedDevice | None = None,
         power: float = 0.0,
         label_smoothing: float = 0.0,
+        teacher: Teacher | None = None,
     ) -> None:
+        self.teacher = teacher
         self.weights = {
             "jacobian": jacobian,
             "margin_noise": margin_noise,
@@ -141,7 +145,8 @@ class PhysicsInformedLoss:
         on = self.weights
         return table(
             (
-                Term("task", 1.0, self.task_name, "nat" if self.task_name == "cross_entropy" else "loss", "none"),
+                Term("task", 1.0, self.task_name, "nat" if self.task_name == "cross_entropy" else "loss",
+                     "none" if self.teacher is None else "1 forward of the teacher"),
                 Term("jacobian", on["jacobian"], *self._jacobian_text()),
                 Term("margin_noise", on["margin_noise"], "variance of the class margin over chips", "logit^2",
                      "1 backward with a graph, 1 product a layer (neuron, ADC), kernel gradients"),
@@ -183,7 +188,8 @@ class PhysicsInformedLoss:
             x = _differentiable(x) if "jacobian" in on else x
             with observed(model) if looks else nullcontext(Observed()) as seen:
                 outputs = model(x)
-            values = {"task": self._task(outputs, y)}
+            task = self._task(outputs, y)
+            values = {"task": task if self.teacher is None else self.teacher.mixed(task, outputs, x)}
             if "jacobian" in on:
                 values["jacobian"] = self._jacobian(outputs, x, y)
             if "margin_noise" in on:

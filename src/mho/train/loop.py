@@ -8,6 +8,7 @@ from torch import nn
 
 from mho import nn as analog
 from mho.errors import TrainingError
+from mho.objectives.distillation import Teacher
 from mho.objectives.loss import PhysicsInformedLoss
 from mho.rng import derive_seed
 from mho.train.history import History
@@ -43,21 +44,36 @@ def _length(loader: Loader) -> int:
     return count
 
 
-def _chosen_loss(loss: Loss | ModelLoss | None, settings: TrainSettings) -> Loss | ModelLoss:
+def _chosen_loss(loss: Loss | ModelLoss | None, settings: TrainSettings, teacher: Teacher | None) -> Loss | ModelLoss:
+    """The loss given or the recipe's; that of a table ``[train.loss]`` listens to the teacher itself."""
+    smoothing = settings.label_smoothing
     if settings.loss is None:
-        return loss if loss is not None else nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
+        return loss if loss is not None else nn.CrossEntropyLoss(label_smoothing=smoothing)
     if loss is not None:
         raise TrainingError("fit: a loss is given, and the recipe has a table [train.loss]. Fix: one of the two.")
-    return PhysicsInformedLoss("cross_entropy", label_smoothing=settings.label_smoothing, **settings.loss.model_dump())
+    terms = settings.loss.model_dump()
+    return PhysicsInformedLoss("cross_entropy", label_smoothing=smoothing, teacher=teacher, **terms)
 
 
-def _step_loss(chosen: Loss | ModelLoss, settings: TrainSettings, teacher: nn.Module | None) -> StepLoss:
-    if settings.distill == 0:
+def _step_loss(chosen: Loss | ModelLoss, settings: TrainSettings, teacher: Teacher | None) -> StepLoss:
+    if teacher is None or settings.loss is not None:
         return plain(chosen)
-    if teacher is None or isinstance(chosen, ModelLoss):
-        cause = "no teacher is given" if teacher is None else "the loss reads the model itself"
-        raise TrainingError(f"fit: distill = {settings.distill}, but {cause}. Fix: pass teacher=, or set distill = 0.")
-    return distilled(chosen, teacher, settings.distill, settings.distill_T)
+    if isinstance(chosen, ModelLoss):
+        raise TrainingError(
+            f"fit: distill = {settings.distill}, but the loss reads the model itself. Fix: "
+            "mho.PhysicsInformedLoss(..., teacher=mho.objectives.Teacher(network)), or distill = 0."
+        )
+    return distilled(chosen, teacher)
+
+
+def _teacher(settings: TrainSettings, network: nn.Module | None) -> Teacher | None:
+    if settings.distill == 0:
+        return None
+    if network is None:
+        raise TrainingError(
+            f"fit: distill = {settings.distill}, but no teacher is given. Fix: pass teacher=, or set distill = 0."
+        )
+    return Teacher(network, settings.distill, settings.distill_T)
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -128,8 +144,9 @@ def fit(
     if checkpoint_every is not None and checkpoint_every < 1:
         raise TrainingError(f"fit: checkpoint_every = {checkpoint_every}. Fix: at least 1, or None.")
     refuse_unmet(model, settings, optimizer)
-    chosen = _chosen_loss(loss, settings)
-    step_loss = _step_loss(chosen, settings, teacher)
+    teaching = _teacher(settings, teacher)
+    chosen = _chosen_loss(loss, settings, teaching)
+    step_loss = _step_loss(chosen, settings, teaching)
     scheduled = optimizer is None or recipe is not None
     optimizer = optimizer if optimizer is not None else make_optimizer(model, settings)
     base_lrs = [group["lr"] for group in optimizer.param_groups]

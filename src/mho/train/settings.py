@@ -81,7 +81,7 @@ class TrainSettings(Table):
     - ``chip_gain`` (relative) and ``chip_offset_lsb``: standard deviations of converter errors that the training
       chips have and the described hardware does not need to have.
     - ``distill``: share of the loss that follows the digital network's softmax at temperature ``distill_T``.
-    - ``loss``: terms of the physics-informed loss (a table ``[train.loss]``; not together with ``distill``).
+    - ``loss``: terms of the physics-informed loss (a table ``[train.loss]``), beside the teacher where there is one.
 
     ``noise_injection`` is the field's common practice as a baseline: the hardware's noise from the first step to
     the last on weights scaled by their largest, and none of the above.
@@ -118,13 +118,6 @@ class TrainSettings(Table):
     distill: Share = 0.0
     distill_T: Positive = 2.0
     loss: LossSettings | None = None
-
-    @model_validator(mode="after")
-    def _one_loss(self) -> Self:
-        if self.loss is not None and self.distill > 0:
-            raise ValueError("distill and [train.loss] exclude each other: the terms read the model, not its outputs "
-                             "alone. Fix: distill = 0, or no [train.loss]")  # fmt: skip
-        return self
 
     @model_validator(mode="after")
     def _warm(self) -> Self:

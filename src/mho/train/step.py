@@ -5,10 +5,10 @@ from typing import Protocol, final, runtime_checkable
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from mho import nn as analog
 from mho.errors import InputError, NonFiniteError, TrainingError
+from mho.objectives.distillation import Teacher
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 StepLoss = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -21,17 +21,12 @@ class ModelLoss(Protocol):
     def on_model(self, model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor: ...
 
 
-def distilled(loss: Loss, teacher: nn.Module, share: float, temperature: float) -> StepLoss:
-    """``(1 - share) loss(z, y) + share T^2 KL(softmax(z_teacher / T) || softmax(z / T))`` (Hinton 2015)."""
-    teacher.eval()
+def distilled(loss: Loss, teacher: Teacher) -> StepLoss:
+    """``loss(model(x), y)`` and the share of it that follows the teacher."""
 
     def both(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            wanted = F.log_softmax(teacher(x) / temperature, dim=-1)
         out = model(x)
-        seen = F.log_softmax(out / temperature, dim=-1)
-        divergence = F.kl_div(seen, wanted, reduction="batchmean", log_target=True)
-        return (1 - share) * loss(out, y) + share * temperature**2 * divergence
+        return teacher.mixed(loss(out, y), out, x)
 
     return both
 
