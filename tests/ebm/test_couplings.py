@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from mho.ebm.hopfield.couplings import Kernel
+from mho.ebm.hopfield.layers import Pool
+from mho.ebm.hopfield.pooling import pool, pull
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -22,3 +24,11 @@ def test_gradient_of_a_kernel_is_that_of_its_energy(kernel: int, stride: int, pa
     energy = (t.double() * F.conv2d(s.double().contiguous(), free, None, stride, padding)).sum()
     (wanted,) = torch.autograd.grad(energy, free)
     torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("kind", ["average", "max", "soft"])
+def test_pull_of_pooling_is_its_derivative(kind: Pool) -> None:
+    y = torch.randn(2, 3, 6, 6, dtype=torch.float64).requires_grad_()
+    t = torch.randn(2, 3, 3, 3, dtype=torch.float64)
+    (wanted,) = torch.autograd.grad((t * pool(y, kind, 2)).sum(), y)
+    torch.testing.assert_close(pull(t, y.detach(), kind, 2), wanted)

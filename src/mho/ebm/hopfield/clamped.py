@@ -202,7 +202,7 @@ def clamp(
     x = _fast(x)
     found = dict(cells) if cells is not None else {name: Cells(value) for name, value in net.values().items()}
     values = {name: _fast(cell.value) for name, cell in found.items()}
-    start = net.initial(x)
+    start = [_fast(s) for s in net.initial(x)]
     numbers = range(1, len(net.described) + 1)
     from_input = [[link for link in net.links if link.target == k and link.source == 0] for k in numbers]
     noisy = dynamics is not None and dynamics.read_noise
@@ -218,7 +218,7 @@ def clamp(
             if noisy and found[coupling.name].read_var is not None:
                 seen = coupling.drive_variance(x, found[coupling.name])
                 variance = seen if variance is None else variance + seen
-        constants.append(pre)
+        constants.append(_fast(pre))
         variances.append(variance)
     return Clamped(
         layers=net.described,

@@ -85,10 +85,10 @@ class Kernel:
         return _real(lambda part: self._back(part, w), self._spread(t, s, w))
 
     def add_drive(self, pre: Tensor, s: Tensor, w: Tensor) -> Tensor:
-        return pre + self.drive(s, w)
+        return _added(self.drive(s, w), pre)
 
     def add_pull(self, pre: Tensor, t: Tensor, s: Tensor, w: Tensor) -> Tensor:
-        return pre + self.pull(t, s, w)
+        return _added(self.pull(t, s, w), pre)
 
     def gradient(self, t: Tensor, s: Tensor, w: Tensor) -> Tensor:
         spread = self._spread(t, s, w)
@@ -163,6 +163,13 @@ class Unit:
 
 
 Coupling = Full | Kernel
+
+
+def _added(fresh: Tensor, pre: Tensor) -> Tensor:
+    """``pre + fresh`` in the memory of ``fresh``, which nobody else has, where it can hold the sum."""
+    if fresh.requires_grad or pre.requires_grad or (pre.is_complex() and not fresh.is_complex()):
+        return pre + fresh
+    return fresh.add_(pre)
 
 
 def _real(apply, part: Tensor) -> Tensor:  # type: ignore[no-untyped-def]

@@ -1,6 +1,7 @@
 """Pooling in windows that do not overlap, and its pull: the gradient of <t, pool(y)> with respect to y."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mho.ebm.hopfield.layers import Pool
@@ -27,7 +28,7 @@ def pool(y: Tensor, kind: Pool | None, size: int) -> Tensor:
     if kind == "average":
         return windows(y, size).mean(-1)
     if kind == "max":
-        return torch.nn.functional.max_pool2d(y, size)
+        return F.max_pool2d(y, size)
     cut = windows(y, size)
     return (cut * _shares(cut)).sum(-1)
 
@@ -42,10 +43,10 @@ def pull(t: Tensor, y: Tensor | None, kind: Pool | None, size: int) -> Tensor:
     if kind == "average":
         return (t / size**2).repeat_interleave(size, -1).repeat_interleave(size, -2)
     assert y is not None
-    cut = windows(y, size)
     if kind == "max":
-        spread = torch.zeros_like(cut, dtype=t.dtype)
-        return maps(spread.scatter_(-1, cut.argmax(-1, keepdim=True), t.unsqueeze(-1)), size)
+        _, places = F.max_pool2d(y, size, return_indices=True)
+        return F.max_unpool2d(t, places, size, output_size=y.shape[-2:])
+    cut = windows(y, size)
     shares = _shares(cut)
     middle = (cut * shares).sum(-1, keepdim=True)
     return maps(t.unsqueeze(-1) * shares * (1 + SOFTNESS * (cut - middle)), size)
