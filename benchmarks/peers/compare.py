@@ -3,9 +3,9 @@
     python benchmarks/peers/compare.py                          # environments in .peers/
     python benchmarks/peers/compare.py --env lightning=/path/to/venv --rounds 30 --json benchmarks/results/peers.json
 
-Every tool is a process of its own that waits while the others run. In each round all tools run a case once, torch
-first; a ratio is a tool's time over torch's in the same round. A tool whose run fails, or takes more than ten minutes,
-is left out of that case with its message.
+Every tool is a process of its own that waits while the others run. In each round all tools run a case in turn, torch
+first (worker.py says how); a ratio is a tool's time over torch's in the same round. A tool whose run fails, or takes
+more than ten minutes, is left out of that case with its message.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import select
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -26,12 +27,14 @@ ENVIRONMENTS = {
     "lightning": "lightning", "aihwkit_torch": "aihwkit", "aihwkit_cpp": "aihwkit", "crosssim": "crosssim",
 }  # fmt: skip
 LIMIT_S = 600.0
+PAUSE_S = 0.05
+"""Before each question: threads of the tool before (OpenMP, BLAS) spin for a while after their last product."""
 
 
 class Worker:
     """A tool's process."""
 
-    def __init__(self, tool: str, python: str, threads: int) -> None:
+    def __init__(self, tool: str, python: str, threads: int, clock: str) -> None:
         from mho.bench.process import child_environment
 
         environment = child_environment(threads)
@@ -39,7 +42,7 @@ class Worker:
             environment.pop("PYTHONPATH", None)
         self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by close; a pipe that nobody reads fills up)
         self.process = subprocess.Popen(
-            [python, str(HERE / "worker.py"), tool, str(threads)],
+            [python, str(HERE / "worker.py"), tool, str(threads), clock],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True, env=environment,
         )  # fmt: skip
 
@@ -57,6 +60,7 @@ class Worker:
         return {"error": said[-1] if said else f"ended with {self.process.wait()}"}
 
     def ask(self, case: str) -> dict:
+        time.sleep(PAUSE_S)
         try:
             self.process.stdin.write(case + "\n")
             self.process.stdin.flush()
@@ -134,13 +138,17 @@ def main() -> None:
     parser.add_argument("--case", action="append", choices=list(CASES), help="may be repeated; default: all")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall",
+                        help="cpu: processor time, for a machine that others use; with --threads 1")  # fmt: skip
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    if given.clock == "cpu" and given.threads != 1:
+        raise SystemExit("compare: processor time adds up over threads, also those that wait. Way out: --threads 1.")
     if given.rounds < 2:
         raise SystemExit("compare: quartiles need two rounds or more. Way out: --rounds 20.")
     from mho.bench.machine import describe_machine
 
-    started = {tool: Worker(tool, python, given.threads)
+    started = {tool: Worker(tool, python, given.threads, given.clock)
                for tool, python in found_tools(given.folder, given.env).items()}  # fmt: skip
     versions, missing = {}, {}
     for tool, worker in started.items():
@@ -158,8 +166,8 @@ def main() -> None:
         "did_not_start": {tool: said["error"] for tool, said in missing.items()},
         "no_environment": sorted(set(ENVIRONMENTS) - set(started)),
         "settings": {
-            "rounds": given.rounds, "threads": given.threads, "bits": BITS, "output_noise": OUTPUT_NOISE,
-            "weight_noise": WEIGHT_NOISE, "clip_sigma": CLIP_SIGMA, "order": "all tools once a round, torch first",
+            "rounds": given.rounds, "threads": given.threads, "clock": given.clock, "order": "all in turn, torch first",
+            "bits": BITS, "output_noise": OUTPUT_NOISE, "weight_noise": WEIGHT_NOISE, "clip_sigma": CLIP_SIGMA,
         },
         "machine": {**describe_machine(), "load_average": round(os.getloadavg()[0], 2)},
     }  # fmt: skip

@@ -100,20 +100,15 @@ def _aihwkit(config: object, model: nn.Module, x: Tensor, y: Tensor, training: b
 
 
 def crosssim(model: nn.Module, x: Tensor, y: Tensor, training: bool) -> Run:
-    """CrossSim with a balanced core, programming errors and converters, without read noise (1000 times slower).
+    """CrossSim with balanced pairs, programming errors, converters whose ranges hold this batch, and weights clipped.
 
-    It has no output noise, no learned range and no clipping. In training its arrays are written anew each step.
+    Its ranges are fixed and it has no output noise; its noise on a weight at each read takes products one by one, and
+    is left out. In training its arrays are written anew after each step, with new errors.
     """
-    from simulator import CrossSimParameters
-    from simulator.algorithms.dnn.torch.convert import from_torch, synchronize
+    from simulator.algorithms.dnn.torch.convert import convertible_modules, from_torch, synchronize
 
-    params = CrossSimParameters()
-    error = params.xbar.device.programming_error
-    error.enable, error.model, error.magnitude = True, "NormalIndependentDevice", WEIGHT_NOISE
-    params.xbar.dac.mvm.model, params.xbar.dac.mvm.bits = "SignMagnitudeDAC", BITS
-    params.xbar.adc.mvm.model, params.xbar.adc.mvm.bits = "QuantizerADC", BITS
-    params.xbar.adc.mvm.adc_range_option = "MAX"
-    analog = from_torch(model, params)
+    ranges = _ranges(model, x, convertible_modules(model))
+    analog = from_torch(model, [_crosssim_layer(layer, *ranges[layer]) for layer in convertible_modules(model)])
     if not training:
         return inference(analog, x)
     step = training_step(analog, x, y, torch.optim.SGD(analog.parameters(), lr=LEARNING_RATE))
@@ -123,6 +118,43 @@ def crosssim(model: nn.Module, x: Tensor, y: Tensor, training: bool) -> Run:
         return synchronize(analog)
 
     return step_and_write
+
+
+def _crosssim_layer(layer: nn.Module, inputs: float, outputs: float) -> object:
+    """Parameters of a layer whose inputs and outputs reach these magnitudes; an ADC sees y / (max|x| max|w|)."""
+    from simulator import CrossSimParameters
+    from simulator.parameters.xbar_parameters import ADCRangeLimits
+
+    params = CrossSimParameters()
+    error = params.xbar.device.programming_error
+    params.xbar.device.infinite_on_off_ratio = True
+    error.enable, error.model = True, "NormalIndependentDevice"
+    error.magnitude = WEIGHT_NOISE / 2**0.5  # each of the two cells of a weight
+    bound = CLIP_SIGMA * layer.weight.std().item()
+    weights, signal = params.core.mapping.weights, params.core.mapping.inputs.mvm
+    weights.percentile, weights.min, weights.max, weights.clipping = None, -bound, bound, True
+    signal.min, signal.max, signal.clipping = -inputs, inputs, True
+    dac, adc = params.xbar.dac.mvm, params.xbar.adc.mvm
+    dac.model, dac.bits = "SignMagnitudeDAC", BITS
+    adc.model, adc.bits, adc.adc_range_option = "SignMagnitudeADC", BITS, ADCRangeLimits.CALIBRATED
+    top = outputs / (inputs * bound)
+    adc.calibrated_range = [-top, top]
+    return params
+
+
+def _ranges(model: nn.Module, x: Tensor, layers: list[nn.Module]) -> dict[nn.Module, tuple[float, float]]:
+    """The largest magnitudes that each layer takes in and gives out, on the digital network."""
+    found: dict[nn.Module, tuple[float, float]] = {}
+
+    def watch(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        found[layer] = given[0].abs().max().item(), output.abs().max().item()
+
+    hooks = [layer.register_forward_hook(watch) for layer in layers]
+    with torch.no_grad():
+        model(x)
+    for hook in hooks:
+        hook.remove()
+    return found
 
 
 TOOLS = MappingProxyType(
