@@ -51,6 +51,20 @@ def test_full_scale(w: Tensor) -> None:
     assert not full_scale(w.requires_grad_(), DIFFERENTIAL, None).requires_grad
 
 
+@pytest.mark.parametrize("name", ["reram-isaac", "pcm-hermes", "reram-cmo", "sram-charge"])
+def test_low_precision_weights_are_programmed_in_float32_and_rounded_once(w: Tensor, name: str) -> None:
+    hw = load_hardware(name)
+    for dtype in (torch.bfloat16, torch.float16):
+        low = w.to(dtype)
+        array, exact = (program(v, OP, hw, _draws(hw, w), t_s=60.0) for v in (low, low.float()))
+        assert len(array.weights) == hw.mapping.slices
+        for weight, wanted in zip(array.weights, exact.weights, strict=True):
+            assert weight.dtype == dtype
+            assert torch.equal(weight, wanted.to(dtype))
+        program(low.requires_grad_(), OP, hw, _draws(hw, w)).weights[0].sum().backward()
+        assert low.grad is not None and low.grad.dtype == dtype and bool(low.grad.any())
+
+
 def test_conductances_stay_in_their_range_and_share_g_min(w: Tensor) -> None:
     g = to_conductances(w / w.abs().max(), DIFFERENTIAL)
     assert g.shape == (2, 6, 12)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import distributed_gradients
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -67,7 +68,7 @@ def chips(network: nn.Module) -> list[int | None]:
 
 
 def pair(rank: int, folder: str) -> None:
-    """DDP, FSDP2, a checkpoint in the middle of FSDP2's run, and going on from it on two processes."""
+    """DDP, FSDP2, a checkpoint in the middle of FSDP2's run, going on from it on two processes, and gradients."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     network = start()
@@ -87,5 +88,6 @@ def pair(rank: int, folder: str) -> None:
     optimizer = optimizer_of(network)
     told["step"] = load_sharded(Path(folder) / "at-the-end", network, optimizer)
     told["on two"] = train(network, optimizer, rank, 2, first=STEPS - 5)
+    torch.save(distributed_gradients.found_by(rank), Path(folder) / f"gradients{rank}.pt")
     (Path(folder) / f"told{rank}.json").write_text(json.dumps(told))
     dist.destroy_process_group()

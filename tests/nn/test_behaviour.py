@@ -137,6 +137,15 @@ def test_autocast_training_step(hw: Hardware) -> None:
     assert not torch.equal(before["out.weight"], model.state_dict()["out.weight"])
 
 
+@pytest.mark.parametrize("hw", [NOISY, FULL, QUANTISED], ids=lambda h: h.name)
+def test_autocast_gives_what_the_digital_layer_gives(hw: Hardware) -> None:
+    """Noise of float32 added to a product of bfloat16 would make the output float32."""
+    layer, x = mho.convert(nn.Linear(6, 3), hw).train(), torch.randn(4, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == layer(x.bfloat16()).dtype == nn.Linear(6, 3)(x).dtype == torch.bfloat16
+    assert layer(x).dtype == torch.float32
+
+
 # --- randomness -----------------------------------------------------------------------------------
 
 

@@ -1,11 +1,12 @@
 """DDP and FSDP2 over two processes: the loss of one, noise of each rank's own, going on with another number of
-ranks."""
+ranks, accumulated gradients, bfloat16, activation checkpointing."""
 
 import json
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import distributed_gradients as gradients
 import distributed_training as case
 import pytest
 import torch
@@ -28,6 +29,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def told(folder: Path) -> list[dict[str, Any]]:
     return [json.loads((folder / f"told{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> list[dict[str, Any]]:
+    return [torch.load(folder / f"gradients{rank}.pt", weights_only=False) for rank in range(2)]
 
 
 def alone(seed: int) -> float:
@@ -75,6 +81,54 @@ def test_a_checkpoint_is_the_whole_state(tmp_path: Path) -> None:
         assert torch.equal(value, read), key
     momenta = [[s["momentum_buffer"] for s in o.state_dict()["state"].values()] for o in (optimizer, again)]
     assert all(torch.equal(a, b) for a, b in zip(*momenta, strict=True))
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
+def test_accumulated_gradients_are_the_mean_over_micro_batches_each_on_its_own_chip(
+    found: list[dict[str, Any]], engine: str
+) -> None:
+    parts = [part for rank in found for part in rank["one by one"]]
+    assert len(parts) == 2 * gradients.PARTS
+    for rank in found:
+        accumulated = rank[engine]["accumulated"]
+        assert accumulated.keys() == parts[0].keys()
+        for name, grad in accumulated.items():
+            each = torch.stack([part[name] for part in parts])
+            error = 1e-6 * float(each.norm())
+            assert torch.allclose(grad, each.mean(0), rtol=0, atol=error), name
+    chips = [chip for rank in found for chip in rank[engine]["chips"]]
+    assert len(set(chips)) == len(chips) == 2 * gradients.PARTS
+
+
+@pytest.mark.parametrize("engine", gradients.ENGINES)
+def test_activation_checkpointing_repeats_the_noise_to_the_bit(found: list[dict[str, Any]], engine: str) -> None:
+    for rank in found:
+        (chips, plain), (same_chips, checkpointed) = rank[engine]["plain"], rank[engine]["checkpointed"]
+        assert chips == same_chips
+        assert plain.keys() == checkpointed.keys() == rank["one by one"][0].keys()
+        assert all(bool(grad.any()) and torch.equal(grad, checkpointed[name]) for name, grad in plain.items())
+
+
+@pytest.mark.parametrize("engine", ["ddp bf16", "fsdp bf16"])
+def test_bfloat16_trains_and_keeps_float32_parameters(found: list[dict[str, Any]], engine: str) -> None:
+    full = mean(mean(rank["ddp"]["trained"][0][-5:]) for rank in found)
+    for rank in found:
+        losses, held, output = rank[engine]["trained"]
+        assert output == torch.bfloat16
+        assert held == {torch.float32}  # parameters, gradients, momenta
+        assert all(0 <= loss < 2 for loss in losses)
+        assert mean(losses[-5:]) < 2 * full < losses[0] / 4
+
+
+@pytest.mark.parametrize("kind", ["static", "fresh"])
+@pytest.mark.parametrize("engine", ["ddp bf16", "fsdp bf16"])
+def test_bfloat16_keeps_the_law_of_the_noise(found: list[dict[str, Any]], engine: str, kind: str) -> None:
+    for rank in found:
+        y, exact = rank[engine]["read"][kind], rank["ddp"]["read"][kind]
+        assert not torch.equal(y, exact)
+        assert abs(float((y.var(0).mean() / exact.var(0).mean()).sqrt()) - 1) < 0.03
+        both = torch.stack(((y - y.mean(0)).flatten(), (exact - exact.mean(0)).flatten()))
+        assert torch.corrcoef(both)[0, 1] > 0.98  # the same draws, rounded
 
 
 def test_the_seed_of_a_rank_is_a_function_of_seed_and_step() -> None:

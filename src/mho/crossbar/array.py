@@ -176,7 +176,7 @@ def program(
     ``draws=None``: no randomness (levels, wires, mean drift remain). ``exact_wires=False`` uses the
     first-order wire model whatever the description says (training; see crossbar/README.md).
     """
-    w_max = full_scale(w, hw, bound).to(w.dtype)
+    dtype, w_max = w.dtype, full_scale(w, hw, bound).to(w.dtype)
     statics = draws if draws is not None else StaticDraws()
     sigma = simple_sigma(hw)
     if sigma is not None and (t_s == 0 or is_ideal(hw)):
@@ -185,6 +185,8 @@ def program(
         conductances: tuple[Tensor, ...] | None = None
         targets: tuple[Tensor, ...] | None = None
     else:
+        # A slice is a small difference, and an error may be less than a step of bfloat16: physics is in float32.
+        w, w_max = _wide(w), _wide(w_max)
         if bound is not None:
             w = fused_weight.clip(w, w_max)
         targets = tuple(
@@ -196,7 +198,7 @@ def program(
             _conductance(g, op, hw, statics, slice(k * polarities, (k + 1) * polarities), t_s, exact_wires)
             for k, g in enumerate(targets)
         )
-        weights = tuple(to_weights(g, w_max, hw) for g in conductances)
+        weights = tuple(to_weights(g, w_max, hw).to(dtype) for g in conductances)
     return Array(
         weights=weights,
         read_var=_read_var(w, w_max, hw, conductances, targets, t_s),
@@ -208,6 +210,11 @@ def program(
         neuron_gain=statics.neuron_gain,
         neuron_offset=statics.neuron_offset,
     )
+
+
+def _wide(t: Tensor) -> Tensor:
+    """``t`` in float32 at least."""
+    return t.to(torch.promote_types(t.dtype, torch.float32))
 
 
 def _conductance(

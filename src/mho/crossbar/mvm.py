@@ -93,7 +93,7 @@ def mvm(
     known" and is replaced by what this batch asks for; ``reverse``: draws of a noisy backward pass
     (``None``: the backward pass is ideal).
 
-    Returns the output and what the converters observed.
+    Returns the output, in the dtype of the digital product, and what the converters observed.
     """
     observed_in = wanted_range(x, None if hw.dac is None else hw.dac.range_sigma) if needs_input_range(hw) else None
     r_in = input_range if observed_in is None else torch.where(input_range > 0, input_range, observed_in)
@@ -135,7 +135,8 @@ def mvm(
         total = torch.tensordot(scale, y, dims=1)
     if bias is not None:
         total = total + op.over_columns(bias).to(total.dtype)
-    return total, Observed(r_in.detach() if observed_in is None else observed_in, observed_out)
+    # Under autocast the noise is wider than the product, and the output what the digital layer's is.
+    return total.to(a.dtype), Observed(r_in.detach() if observed_in is None else observed_in, observed_out)
 
 
 def noisy_reads(

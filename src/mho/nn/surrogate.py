@@ -28,6 +28,7 @@ from mho.crossbar.noise import (
 from mho.crossbar.ops import output_shape
 from mho.errors import InputError, NonFiniteError
 from mho.hardware.spec import Hardware
+from mho.nn.passes import Pass, Passes, is_repeated
 from mho.nn.site import Programmed, Site, is_traced
 from mho.rng import derive_seed
 
@@ -55,13 +56,16 @@ class Surrogate:
         self.censor: float | None = None
         self.noise_in_eval = noise_in_eval
         self.calibrating = 0
-        self.chip_seed: int | None = None
-        self._drawn_at: dict[str, tuple[int | None, int]] = {}
-        self._ranges_of_step: dict[str, tuple[tuple[int | None, int], Tensor]] = {}
+        self._passes = Passes()
+
+    @property
+    def chip_seed(self) -> int | None:
+        """The chip of the last forward pass; ``None`` before the first."""
+        return None if self._passes.last is None else self._passes.last.chip_seed
 
     def new_chip(self) -> None:
-        """Forget the chip of the last step; called before each forward pass of the whole network."""
-        self.chip_seed = draw_seed()
+        """Draw another chip; called before each forward pass of the whole network."""
+        self._passes.begin(draw_seed())
 
     def mvm(
         self,
@@ -80,14 +84,16 @@ class Surrogate:
         observing = training or self.calibrating > 0
         if not traced and not observing:
             refuse_unknown_ranges(site, ranges)
-        step = 0 if traced else self._step(site, weight)
+        of = None if traced else self._passes.of_product(training)
+        step = 0 if of is None else of.step(site.name, 0 if weight.is_inference() else weight._version)
         if site.name not in programmed:
-            draws = self._static(site, weight, step, traced) if noisy else None
+            draws = self._static(site, weight, of, step) if noisy else None
             array = program(weight, site.op, hw, draws, t_s=hw.environment.t_s, bound=bound, exact_wires=False)
             quiet = array if noisy else array._replace(read_var=None, thermal_var=None, shot_weight=None)
             programmed[site.name] = quiet
         array = programmed[site.name]
-        used = self._frozen_ranges(site, ranges, step) if training and not traced else ranges
+        freezes = training and of is not None and not site.learned_ranges
+        used = of.frozen_ranges(site.name, ranges, step) if freezes else ranges
         y, observed = fused.product(
             x,
             array,
@@ -100,53 +106,25 @@ class Surrogate:
             reverse=self._reverse(x, traced) if noisy and site.backward == "noisy" else None,
         )
         # A second forward pass inside the backward pass (activation checkpointing) has been seen.
-        if observing and (traced or torch._C._current_graph_task_id() == -1):
+        if observing and (traced or not is_repeated()):
             # On a GPU the question would wait for the device at every product: there the loss says it, once a step.
             if not traced and not x.is_cuda:
                 refuse_nonfinite(site, observed, y, weight)
             self._observe(site, ranges, observed, traced)
         return y
 
-    def _step(self, site: Site, weight: Tensor) -> int:
-        """How often the weight has changed since the chip was drawn: 0 within one training step.
-
-        An optimiser's step means a new chip even where the network's own forward, which draws one, is
-        not what is called.
-        """
-        if self.chip_seed is None:
-            # Without advancing torch's generator: activation checkpointing, which rewinds it, would not
-            # draw this seed a second time.
-            self.chip_seed = derive_seed(torch.initial_seed(), "chip")
-        version = 0 if weight.is_inference() else weight._version
-        kept = self._drawn_at.get(site.name)
-        if kept is None or kept[0] != self.chip_seed:
-            kept = (self.chip_seed, version)
-            self._drawn_at[site.name] = kept
-        return version - kept[1]
-
-    def _frozen_ranges(self, site: Site, ranges: Tensor, step: int) -> Tensor:
-        """The ranges at the first use in this step: all uses, repeated ones too, quantise alike."""
-        if site.learned_ranges:
-            return ranges
-        key = (self.chip_seed, step)
-        kept = self._ranges_of_step.get(site.name)
-        if kept is None or kept[0] != key:
-            kept = (key, ranges.clone())
-            self._ranges_of_step[site.name] = kept
-        return kept[1]
-
     def _reverse(self, x: Tensor, traced: bool) -> Draw:
         return self.noise_scale * torch.randn_like(x) if traced else Counter(draw_seed(), self.noise_scale)
 
-    def _static(self, site: Site, weight: Tensor, step: int, traced: bool) -> StaticDraws | None:
-        chip = self.chip_seed
+    def _static(self, site: Site, weight: Tensor, of: Pass | None, step: int) -> StaticDraws | None:
+        """The chip of a pass after ``step`` changes of the weight: an optimizer's step means a new chip even where
+        the network's own forward, which draws one, is not what is called."""
 
         def source(shape: tuple[int, ...], label: str) -> Draw:
-            if traced:  # a compiled graph holds no generator and no seed: torch's own functional noise
+            if of is None:  # a compiled graph holds no generator and no seed: torch's own functional noise
                 draw: Draw = torch.randn(shape, device=weight.device)
             else:
-                assert chip is not None
-                draw = Counter(derive_seed(chip, site.name, step, label))
+                draw = Counter(derive_seed(of.chip_seed, site.name, step, label))
             # Faults are drawn from the same normals and stay as frequent as they are.
             if self.censor is None or label in SHARES:
                 return draw

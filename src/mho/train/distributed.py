@@ -4,6 +4,20 @@ from.
 A converted network is a plain module: ``DistributedDataParallel(analog)`` and ``fully_shard(layer)`` under
 ``torchrun`` work as for any other. Each rank then trains on a chip of its own at each step, and the mean gradient is
 one over as many chips. What is left to do is here: the seeds, and where the state is kept.
+
+Gradient accumulation: each forward pass is a new chip, so a step of K micro-batches on R ranks is the mean over K R
+chips. Divide each loss by K, and keep the gradients of all but the last backward pass on their rank: ``with
+model.no_sync()`` around forward and backward (DDP), ``model.set_requires_gradient_sync(last)`` before them (FSDP2).
+
+bfloat16: ``torch.autocast`` around the forward pass (DDP), or ``MixedPrecisionPolicy(param_dtype=torch.bfloat16,
+reduce_dtype=torch.float32)`` (FSDP2). Parameters, gradients and the optimizer stay float32, ranges too. Noise keeps its
+law as long as it is well above bfloat16's step, 2^-8 of a number (train/README.md has figures).
+
+Activation checkpointing (``torch.utils.checkpoint``) repeats chip, fresh noise and converter ranges to the bit, also
+after further forward passes, as long as it keeps the generator (``preserve_rng_state``, the default).
+
+Converter ranges are buffers. DDP sends those of rank 0 to all before a forward pass (not while gradients are
+accumulated); under FSDP2 each rank follows its own data, and a checkpoint keeps those of one rank.
 """
 
 import os
