@@ -73,8 +73,8 @@ def hopfield_resnet13(
     classes: int = 10,
     channels: tuple[int, int, int, int] = (128, 256, 512, 512),
     *,
-    gain: float = 0.6,
-    output_gain: float = 0.8,
+    gain: float = 0.35,
+    output_gain: float = 0.46,
     bound_sigma: float | None = None,
     seed: int = 0,
     relaxation: Relaxation | None = None,
@@ -82,6 +82,9 @@ def hopfield_resnet13(
     """Four blocks of two 3 x 3 convolutions (the second of stride 2) with a 1 x 1 coupling around them, ReLU clipped
     at 6, and a dense output: 13 weight tensors (Sankar Vinayak and Srinivasan 2025, arXiv:2509.26003; 93.92 % on
     CIFAR-10 after 300 epochs with channels as by default). Narrower ``channels`` for smaller machines.
+
+    The published gains, 0.6 to 0.7 and 0.8, are of uniform weights on +-gain / sqrt(inputs): a standard deviation of
+    gain / sqrt(3 inputs). Normal weights at 0.6 / sqrt(inputs) have states that hold one another up without an input.
     """
     relu6 = Clip(0.0, 6.0)
     layers: list[Layer] = []
