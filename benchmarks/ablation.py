@@ -20,8 +20,9 @@ from mho.errors import TrainingError
 from mho.evaluation.atomic import write_atomically
 from mho.evaluation.result import Result
 from mho.evaluation.run import evaluate
+from mho.experiments.facts import filling
 from mho.experiments.networks import Trainer
-from mho.experiments.record import difference, filling
+from mho.experiments.record import difference
 from mho.experiments.summary import versions
 from mho.hardware import load_hardware
 from mho.train import LossSettings, Recipe, load_recipe

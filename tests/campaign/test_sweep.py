@@ -7,7 +7,7 @@ from mho.campaign import engine, load_campaign, read_results
 from mho.campaign.plan import plan
 from mho.campaign.work import campaign_work
 from mho.cli import main
-from mho.experiments.stored import evaluate_stored
+from mho.experiments.finished import evaluate_stored
 
 RECIPE = """
 name = "tiny"

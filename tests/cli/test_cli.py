@@ -57,7 +57,8 @@ def test_version(call):
     "arguments",
     [
         (), ("hardware",), ("bench",), ("--help",), ("run", "--help"), ("hardware", "show", "--help"),
-        ("inspect", "--help"), ("evaluate", "--help"), ("report", "--help"), ("bench", "speed", "--help"),
+        ("inspect", "--help"), ("evaluate", "--help"), ("report", "--help"), ("join", "--help"),
+        ("bench", "speed", "--help"),
     ],
 )  # fmt: skip
 def test_help_is_an_answer_not_an_error(call, arguments):
@@ -127,6 +128,8 @@ def test_hardware_noise_is_sorted_and_follows_the_age(call):
         (("evaluate", "runs/none"), "mho run"),
         (("evaluate", "runs/none", "--age", "soon"), "soon"),
         (("report", "runs/none"), "mho run"),
+        (("join", "runs/none"), "at least two"),
+        (("join", "runs/none", "runs/nothing"), "no finished run"),
         (("bench", "speed", "--case", "train_mpl"), "'train_mlp'"),
     ],
 )

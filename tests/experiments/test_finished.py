@@ -12,7 +12,7 @@ from mho.costs import energy
 from mho.errors import CheckpointError
 from mho.experiments import run_recipe
 from mho.experiments.digital import accuracy_at, digital_accuracies
-from mho.experiments.finished import FinishedRun
+from mho.experiments.finished import FinishedRun, evaluate_stored
 from mho.hardware import dump_hardware, load_hardware
 
 RECIPE = """
@@ -106,6 +106,15 @@ def test_what_is_no_run_is_said(finished, call, tmp_path):
     shutil.rmtree(gone / "seed-0" / "hardware_aware")
     with pytest.raises(CheckpointError, match=r"hardware_aware: no checkpoint"):
         FinishedRun.read(gone)
+
+
+def test_a_network_whose_checkpoint_is_gone_is_not_trained_anew(finished, tmp_path):
+    gone = shutil.copytree(finished.folder, tmp_path / "gone")
+    shutil.rmtree(gone / "seed-1" / "quantized")
+    assert evaluate_stored(gone, chips=1).data.sizes["seed"] == 2
+    with pytest.raises(CheckpointError, match=r"seed-1.quantized: no checkpoint"):
+        evaluate_stored(gone, "quantized", chips=1)
+    assert not (gone / "seed-1" / "quantized").exists()
 
 
 # --- the digital network, rounded ------------------------------------------------------------------------------------

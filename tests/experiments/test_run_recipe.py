@@ -13,11 +13,11 @@ from mho.costs.front import Point, at_equal_accuracy
 from mho.errors import CheckpointError, HardwareError, RecipeError
 from mho.evaluation.result import Result
 from mho.experiments import run_recipe
-from mho.experiments.costs import RunCosts
+from mho.experiments.costs import Joules, RunCosts
+from mho.experiments.finished import evaluate_stored
 from mho.experiments.kept import fingerprint
 from mho.experiments.networks import training_hardware
 from mho.experiments.record import areas
-from mho.experiments.stored import evaluate_stored
 from mho.hardware import load_hardware
 from mho.models import build
 from mho.nn import calibrate, convert
@@ -193,12 +193,14 @@ def test_the_sentence_compares_at_equal_accuracy_only(run):
 
     def sentence(accuracy: float) -> str:
         analog = Point("analog on generic", report.total_J, accuracy, accuracy)
-        return RunCosts(report, at_equal_accuracy([analog], [Point("digital int8", int8, 98.0, 98.0)])).sentence
+        found = at_equal_accuracy([analog], [Point("digital int8", int8, 98.0, 98.0)])
+        return RunCosts(Joules.of(report), found).sentence
 
     assert sentence(97.9).startswith("At equal accuracy to 0.5 points (97.90 % of analog on generic, 98.00 %")
     assert "% of the analog energy is" in sentence(97.9)
     assert "No analog network comes within 0.5 points" in sentence(92.0)
-    assert RunCosts(report, None).sentence == report.verdict("int8")
+    free = energy(calibrate(convert(build("mlp", sizes=(4, 3)), "ideal"), [torch.randn(8, 4)]), torch.randn(8, 4))
+    assert RunCosts(Joules.of(free), None).sentence == free.verdict("int8")
 
 
 def test_it_says_what_it_does(run):

@@ -24,7 +24,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option("--out", help="Save all outcomes to this .npz file.")] = None,
 ) -> None:
     """Put a trained network on virtual chips of another hardware, age, noise level or bit depth."""
-    from mho.experiments.stored import evaluate_stored
+    from mho.experiments.finished import evaluate_stored
 
     result = evaluate_stored(
         folder,

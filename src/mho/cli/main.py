@@ -35,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("run", short_help="Train, put on virtual chips, report.")(runs.run)
+app.command("join", short_help="One run of several with different training seeds.")(runs.join)
 app.command("evaluate", short_help="A trained network under other conditions.")(evaluation.evaluate)
 app.command("sweep", short_help="A campaign over hardware, recipes, seeds, noise and ages.")(sweep.sweep)
 app.command("report", short_help="A page of saved results.")(runs.report)

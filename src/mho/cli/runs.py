@@ -1,17 +1,20 @@
-"""``mho run`` and ``mho report``."""
+"""``mho run``, ``mho join`` and ``mho report``."""
 
 import json
 import os
 import sys
 import webbrowser
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from mho.cli.output import console, table
 from mho.errors import CheckpointError, RecipeError
+
+if TYPE_CHECKING:
+    from mho.experiments import RunSummary
 
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", envvar="MHO_DATA", help="Folder of data sets; else they are downloaded.")
@@ -33,7 +36,6 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the table.")] = False,
 ) -> None:
     """Train a digital network and its hardware-robust twin (or an energy-based model), put it on chips, and report."""
-    from mho.evaluation.atomic import write_atomically
     from mho.experiments.kinds import run_any
 
     if device.startswith("cuda"):
@@ -53,14 +55,33 @@ def run(
         progress=not quiet and notes.is_terminal,
         say=None if quiet else lambda text: notes.print(text, markup=False),
     )
+    print_run(found, record)
+    if show:
+        open_in_browser(found.report)
+
+
+def join(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of finished runs of one recipe, other seeds in each.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the joined run.")] = Path("runs-joined"),
+    record: Annotated[Path | None, typer.Option("--record", help="Write the record of the run here too.")] = None,
+) -> None:
+    """Make one run of finished runs with different training seeds; checkpoints are not needed, nothing is trained."""
+    from mho.experiments.join import join_runs
+
+    notes = Console(stderr=True, highlight=False)
+    print_run(join_runs(folders, out=out, say=lambda text: notes.print(text, markup=False, soft_wrap=True)), record)
+
+
+def print_run(found: "RunSummary", record: Path | None) -> None:
+    """The table and the sentence of a run, and where its report is; a copy of its record in ``record``."""
+    from mho.evaluation.atomic import write_atomically
+
     if record is not None:
         write_atomically(record, found.record.read_bytes())
     told = found.summary
     console().print(summary_table(told))
     console().print(told["sentence"] if "sentence" in told else told["energy"]["sentence"], soft_wrap=True)
     console().print(f"report: {found.report}", soft_wrap=True)
-    if show:
-        open_in_browser(found.report)
 
 
 def chosen_seeds(one_by_one: list[int] | None, text: str | None) -> tuple[int, ...] | None:

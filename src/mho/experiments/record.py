@@ -3,46 +3,24 @@
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
-from torch import nn
 
-from mho.crossbar.array import full_scale, mean_abs_conductance_uS
 from mho.evaluation.result import Result
 from mho.evaluation.robustness import area_under_curve, level_at_loss
 from mho.evaluation.statistics import paired_difference
+from mho.experiments.facts import NetworkFacts
 from mho.experiments.measure import Measured
-from mho.experiments.networks import Networks
 from mho.hardware import dump_hardware
 from mho.hardware.cells import GenericCell
 from mho.hardware.spec import Hardware
-from mho.nn.site import BOUND, analog_layers
 from mho.train import Recipe, dump_recipe
 
 Entry = dict[str, Any]
 _NUMBERS = re.compile(r"\[([^\[\]{}\"]*)\]")
-
-
-@torch.no_grad()
-def filling(network: nn.Module) -> dict[str, float]:
-    """How a converted network fills its conductance range, over all its weights.
-
-    ``rho``: root mean square of w / full scale (a layer's signal-to-noise ratio is (rho / eta)^2).
-    ``mean_conductance_uS``: mean |g| of a cell, to which the array's power is proportional.
-    """
-    squares, conductance, count = 0.0, 0.0, 0
-    for _, layer in analog_layers(network):
-        for key, site in layer.sites.items():
-            w, bound = getattr(layer, key), getattr(layer, key + BOUND, None)
-            share = (w / full_scale(w, site.hw, bound)).clamp(-1, 1)
-            squares += float(share.double().square().sum())
-            conductance += mean_abs_conductance_uS(w, site.hw, bound) * w.numel()
-            count += w.numel()
-    return {"rho": round(math.sqrt(squares / count), 4), "mean_conductance_uS": round(conductance / count, 4)}
 
 
 def level_percent(hw: Hardware) -> float | None:
@@ -113,7 +91,7 @@ def difference(a: Result, b: Result, **point: int) -> Entry:
 def record_of(
     recipe: Recipe,
     hw: Hardware,
-    networks: Sequence[Networks],
+    facts: NetworkFacts,
     measured: Measured,
     summary: Mapping[str, Any],
     classes: int,
@@ -126,7 +104,7 @@ def record_of(
     digital, level = float(np.mean(measured.digital_accuracy)), level_percent(hw)
     by_name: dict[str, Entry] = {}
     for name, final in measured.final.items():
-        entry: Entry = {"chips": _chips(final), "filling": [filling(n.on_chips()[name]) for n in networks]}
+        entry: Entry = {"chips": _chips(final), "filling": list(facts.filling[name])}
         if name in measured.noise:
             entry["noise"] = _curve(measured.noise[name], "noise_scale")
             if len(entry["noise"]["noise_scale"]) > 1:
@@ -139,7 +117,7 @@ def record_of(
         "summary": dict(summary),
         "classes": classes,
         "static_noise_percent": level,
-        "parameters": sum(p.numel() for p in networks[0].digital.network.parameters()),
+        "parameters": facts.parameters,
         "digital": [round(a, 4) for a in measured.digital_accuracy],
         "networks": by_name,
         "against_noise_injection": _against(measured),

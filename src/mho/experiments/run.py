@@ -1,42 +1,23 @@
 """``mho run``: train, fabricate, measure and report one recipe."""
 
-import json
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from mho.data import load_dataset
-from mho.evaluation.atomic import write_atomically
-from mho.experiments.costs import costs_of
+from mho.experiments.costs import costs_of, energy_of
 from mho.experiments.device import usable_device
-from mho.experiments.folder import make_folder
+from mho.experiments.facts import NetworkFacts
+from mho.experiments.folder import RunSummary, make_folder, save_description, save_results, write_numbers
 from mho.experiments.measure import Judge
 from mho.experiments.networks import Say, Trainer
-from mho.experiments.record import encoded, record_of
-from mho.experiments.summary import page_of, summarize
-from mho.hardware import dump_hardware, load_hardware
-from mho.reporting.run import run_report
-from mho.train import Recipe, dump_recipe, load_recipe
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """Where a run left its files, and its numbers (the content of ``summary.json``)."""
-
-    folder: Path
-    summary: dict[str, Any]
-
-    @property
-    def report(self) -> Path:
-        return self.folder / "report.html"
-
-    @property
-    def record(self) -> Path:
-        return self.folder / "record.json"
+from mho.experiments.record import record_of
+from mho.experiments.summary import page_of, summarize, versions, with_networks
+from mho.hardware import load_hardware
+from mho.train import Recipe, load_recipe
 
 
 def run_recipe(
@@ -70,32 +51,23 @@ def run_recipe(
     tell(f"data: {described.data.dataset}")
     data = load_dataset(described.data.dataset, data_dir=data_dir).to(place)
     folder = make_folder(Path(out) / described.name)
-    write_atomically(folder / "recipe.toml", dump_recipe(described).encode())
-    write_atomically(folder / "hardware.toml", dump_hardware(hw).encode())
+    save_description(folder, described, hw)
     command = _command(recipe, described, place)
     trainer = Trainer(described, data, hw, folder, resume, progress, tell, place)
     networks = [trainer.networks(seed) for seed in described.seeds]
     judge = Judge(described, data, hw, folder, resume, progress, tell, command)
     measured = judge.measure(networks)
-    make_folder(folder / "results")
-    kinds = {"final": measured.final, "noise": measured.noise, "age": measured.age}
-    kinds |= {f"unseen{number}": found for number, found in enumerate(measured.unseen.values())}
-    for kind, results in kinds.items():
-        for name, result in results.items():
-            result.save(folder / "results" / f"{kind}_{name}.npz")
-    summary = summarize(described, networks, measured, time.monotonic() - began, command)
+    save_results(folder, measured)
     tell("energy")
-    costs = costs_of([n.to("cpu") for n in networks], measured, data.to("cpu"), hw)
-    summary["energy"] = costs.numbers()
-    page = replace(
-        page_of(described, hw, networks, measured, summary), energy=costs.report, equal_accuracy=costs.sentence
-    )
-    summary["wall_s"] = round(time.monotonic() - began, 1)
-    write_atomically(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
-    record = record_of(described, hw, networks, measured, summary, len(data.classes))
-    write_atomically(folder / "record.json", encoded(record))
-    run_report(folder / "report.html", replace(page, wall_s=summary["wall_s"]))
-    return RunSummary(folder, summary)
+    networks, data = [n.to("cpu") for n in networks], data.to("cpu")
+    report = energy_of(networks, data, hw)
+    costs = costs_of(report, networks, measured, data, hw)
+    facts = NetworkFacts.of(networks)
+    wall_s = time.monotonic() - began
+    summary = summarize(described, facts, measured, costs, wall_s=wall_s, made_with=versions(), command=command)
+    record = record_of(described, hw, facts, measured, summary, len(data.classes))
+    page = with_networks(page_of(described, measured, summary), hw, networks[0])
+    return write_numbers(folder, summary, record, replace(page, energy=report))
 
 
 def _command(recipe: Recipe | str | os.PathLike[str], described: Recipe, device: torch.device) -> str:

@@ -32,7 +32,7 @@ def kind_of_run(folder: Path) -> str | None:
 
 
 def refuse_energy_based(folder: Path) -> None:
-    """Raise :class:`CheckpointError` where ``folder`` holds a run whose networks :mod:`.stored` cannot read back."""
+    """Raise :class:`CheckpointError` where ``folder`` holds a run whose networks :mod:`.finished` cannot read back."""
     kind = kind_of_run(folder)
     if kind is not None:
         raise CheckpointError(

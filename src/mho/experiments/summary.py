@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import mho
 from mho.chips import fabricate
 from mho.crossbar.array import to_conductances
 from mho.evaluation.result import Result
+from mho.experiments.costs import RunCosts
+from mho.experiments.facts import NetworkFacts
 from mho.experiments.measure import Measured
 from mho.experiments.networks import Networks
 from mho.hardware.spec import Hardware
@@ -47,9 +50,19 @@ def versions() -> dict[str, str]:
 
 
 def summarize(
-    recipe: Recipe, networks: list[Networks], measured: Measured, wall_s: float, command: str
+    recipe: Recipe,
+    facts: NetworkFacts,
+    measured: Measured,
+    costs: RunCosts,
+    *,
+    wall_s: float,
+    made_with: Mapping[str, str],
+    command: str,
 ) -> dict[str, Any]:
-    """The content of ``summary.json``; accuracies in percent, ``chips`` for each training seed."""
+    """The content of ``summary.json``; accuracies in percent, ``chips`` for each training seed.
+
+    ``made_with``: :func:`versions` of what measured.
+    """
     entries = {name: result.numbers() for name, result in measured.final.items()}
     accuracies = measured.digital_accuracy
     digital: dict[str, Any] = {"accuracy": round(float(np.mean(accuracies)), 4)}
@@ -58,16 +71,15 @@ def summarize(
     return {
         "name": recipe.name,
         "hardware": recipe.hardware,
-        "seeds": [n.seed for n in networks],
+        "seeds": list(facts.seeds),
         "digital": digital,
         **{name: _rounded(entry) for name, entry in entries.items()},
         "images": int(measured.final["hardware_aware"].data.sizes["image"]),
-        "refused_steps": {
-            name: sum(n.trained()[name].history.refused for n in networks) for name in networks[0].trained()
-        },
+        "refused_steps": dict(facts.refused),
         "wall_s": round(wall_s, 1),
-        "versions": versions(),
+        "versions": dict(made_with),
         "command": command,
+        "energy": costs.numbers(),
     }
 
 
@@ -81,12 +93,8 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def page_of(
-    recipe: Recipe, hw: Hardware, networks: list[Networks], measured: Measured, summary: dict[str, Any]
-) -> RunData:
-    """Everything that the report of a run shows."""
-    layer, cells = conductances(networks[0].hardware_aware.network, hw)
-    first = networks[0]
+def page_of(recipe: Recipe, measured: Measured, summary: dict[str, Any]) -> RunData:
+    """What the report of a run shows of its numbers."""
     return RunData(
         name=recipe.name,
         hardware=recipe.hardware,
@@ -95,21 +103,30 @@ def page_of(
         curves_age=tuple(_curve(NAMES[n], r, "age_s") for n, r in measured.age.items()) or None,
         age_caption=f"The same networks on chips of {measured.age_hardware}, with global drift compensation.",
         histogram=tuple(Group(NAMES[n], r.accuracy().to_numpy().ravel()) for n, r in measured.final.items()),
-        training=tuple(
-            History(name, np.arange(1, len(h.epochs) + 1), np.array([e.loss for e in h.epochs]))
-            for name, h in ((TRAINED[key], trained.history) for key, trained in first.trained().items())
-            if all(np.isfinite(e.loss) for e in h.epochs)
-        ),
-        conductance_uS=cells,
-        conductance_layer=layer,
-        dominance=tuple(
-            (row.source, row.level_dB, row.note) for row in dominance(hw, *_largest(first.digital_on_hardware))
-        ),
         recipe_toml=dump_recipe(recipe),
         versions=summary["versions"],
         seeds=tuple(summary["seeds"]),
         command=summary["command"],
         wall_s=summary["wall_s"],
+        equal_accuracy=summary["energy"]["sentence"],
+    )
+
+
+def with_networks(page: RunData, hw: Hardware, networks: Networks) -> RunData:
+    """``page`` with what only networks can show, here those of one seed: training curves, conductances, dominance."""
+    layer, cells = conductances(networks.hardware_aware.network, hw)
+    return replace(
+        page,
+        training=tuple(
+            History(name, np.arange(1, len(h.epochs) + 1), np.array([e.loss for e in h.epochs]))
+            for name, h in ((TRAINED[key], trained.history) for key, trained in networks.trained().items())
+            if all(np.isfinite(e.loss) for e in h.epochs)
+        ),
+        conductance_uS=cells,
+        conductance_layer=layer,
+        dominance=tuple(
+            (row.source, row.level_dB, row.note) for row in dominance(hw, *_largest(networks.digital_on_hardware))
+        ),
     )
 
 

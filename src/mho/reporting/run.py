@@ -16,7 +16,7 @@ from mho.reporting.energy import energy_sections
 from mho.reporting.figures import accuracy_vs_age, accuracy_vs_noise, chip_histogram, training_curves
 from mho.reporting.maps import conductance_map, dominance_bars
 from mho.reporting.page import render
-from mho.reporting.sections import Details, Hero, Section, Stat, Table
+from mho.reporting.sections import Details, Hero, Section, Stat, Table, Text
 from mho.reporting.series import Baseline, Curve, DominanceRow, Group, History, slots_by_name, with_slots
 
 _NETWORKS = (
@@ -94,6 +94,8 @@ def run_sections(run: RunData) -> tuple[Section, ...]:
         sections.append(conductance_map(cells, layer=run.conductance_layer, title="Conductances of a layer"))
     if run.energy is not None:
         sections.extend(energy_sections(run.energy, run.equal_accuracy))
+    elif run.equal_accuracy:
+        sections.append(Text(title="Energy", paragraphs=(run.equal_accuracy,)))
     sections.extend(_repeat(run))
     return tuple(sections)
 
