@@ -130,6 +130,41 @@ def test_temperature_gives_the_law_of_boltzmann_and_a_mutant_does_not() -> None:
             assert_law(sample * 1.05, norm())
 
 
+def test_a_nudged_output_has_the_law_of_its_stiffer_energy_whatever_the_step() -> None:
+    """E = s^2 / 2 - bias s + b (s - 1)^2 / 2: s ~ N((bias + b) / (1 + b), T / (1 + b))."""
+    net = HopfieldNet((1,), (Dense(units=2, activation=Clip(-50.0, 50.0)),))
+    with torch.no_grad():
+        net.layers[0].bias.fill_(0.4)
+    x, y = torch.zeros(50_000, 1), torch.zeros(50_000, dtype=torch.int64)
+    for b in (1.5, -0.5):
+        for step in (1.0, 0.25):
+            hot = Dynamics(temperature=0.7, step=step)
+            system = clamp(net, x, dynamics=hot, generator=stream(5, "heat")).nudged(y, b)
+            s = averaged(system, net.initial(x), settle=60, reads=1).states[0][:, 0].double()
+            sample = ((s - (0.4 + b) / (1 + b)) / math.sqrt(0.7 / (1 + b))).numpy()
+            assert_law(sample, norm())
+            with pytest.raises(AssertionError):
+                assert_law(sample * 1.05, norm())
+
+
+def test_each_layer_may_have_a_temperature_of_its_own() -> None:
+    net = HopfieldNet((1,), (Dense(units=3), Dense(units=2)))
+    system = clamp(net, torch.zeros(4, 1), dynamics=Dynamics(read_noise=False, temperature=(0.0, 0.3)))
+    states = net.initial(system.x)
+    system.sweep(states)
+    assert system.noisy and float(states[0].std(0).max()) == 0 < float(states[1].std(0).max())
+    with pytest.raises(InputError, match="3 temperatures for 2 layers"):
+        clamp(net, torch.zeros(4, 1), dynamics=Dynamics(temperature=(0.1, 0.1, 0.1)))
+
+
+def test_the_converter_of_the_input_does_not_look_at_the_batch() -> None:
+    net, x = HopfieldNet((6,), (Dense(units=20), Dense(units=4))), 2 * uniforms((7, 6), 0, "x") - 1
+    with pytest.raises(InputError, match=r"reach beyond .*input_range"):
+        clamp(net, x, dynamics=Dynamics(bits=3))
+    how = Dynamics(bits=3, input_range=(-1.0, 1.0))
+    assert torch.equal(clamp(net, x, dynamics=how).x[:1], clamp(net, x[:1], dynamics=how).x)
+
+
 def test_states_have_their_bits() -> None:
     net, x = HopfieldNet((6,), (Dense(units=20), Dense(units=4))), uniforms((7, 6), 0, "x")
     system = clamp(net, x, dynamics=Dynamics(bits=3))

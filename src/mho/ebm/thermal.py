@@ -8,6 +8,7 @@ from torch import Tensor
 from mho.crossbar.array import program
 from mho.crossbar.noise import draw_static
 from mho.crossbar.ops import LinearOp
+from mho.ebm.hopfield.couplings import Kernel
 from mho.ebm.hopfield.network import HopfieldNet, Link
 from mho.errors import InputError
 from mho.hardware.spec import Hardware
@@ -20,9 +21,11 @@ def thermal_temperatures(net: HopfieldNet, hw: Hardware, *, chip_seed: int = 0) 
 
     A unit's drive of 1 is the current of a cell at full scale under the read voltage. Its line adds a current of
     variance 4 k T sum(G) / (2 t_read), so that the preactivation has the variance kT = sum over its lines, drives and
-    pulls alike, mean over the units of the layer: what ``Dynamics(temperature=kT)`` adds at ``step=1``. The cells are
-    those of chip ``chip_seed``; ``hw.readout`` gives voltage and time of a read, ``hw.environment`` the kelvins. States
-    are in units of the largest, which the read voltage stands for.
+    pulls alike, mean over the units of the layer: what ``Dynamics(temperature=thermal_temperatures(...))`` adds at
+    ``step=1``. An average over a window divides it by the window's size, as it averages so many lines; max and soft
+    pooling let that of about one line through. Programming errors of the cells are those of some chip ``chip_seed``,
+    another one for each direction: a sum of conductances hardly sees which. ``hw.readout`` gives voltage and time of a
+    read, ``hw.environment`` the kelvins. States are in units of the largest, which the read voltage stands for.
 
     Raises :class:`InputError` for a network without full scales (``bound_sigma``), whose weights are no conductances.
     """
@@ -38,10 +41,15 @@ def thermal_temperatures(net: HopfieldNet, hw: Hardware, *, chip_seed: int = 0) 
         if link.coupling.name is None:
             continue
         weight, bound = values[link.coupling.name].flatten(1), scales[link.coupling.name]
-        found[link.target - 1] += _variance(link, weight, bound, loud, chip_seed)
+        found[link.target - 1] += _variance(link, weight, bound, loud, chip_seed) / _lines_averaged(link)
         if link.source > 0:
             found[link.source - 1] += _variance(link, _backwards(values[link.coupling.name]), bound, loud, chip_seed)
     return tuple(found)
+
+
+def _lines_averaged(link: Link) -> int:
+    coupling = link.coupling
+    return coupling.window**2 if isinstance(coupling, Kernel) and coupling.pool == "average" else 1
 
 
 def _backwards(weight: Tensor) -> Tensor:

@@ -22,26 +22,45 @@ from mho.errors import InputError
 class Dynamics:
     """How states move on hardware.
 
-    ``read_noise``: every drive and pull is read with the chip's read noise, afresh each sweep. ``bits``: states (and
-    the input) are converted with so many bits, on the range of their activation. ``temperature``: kT in units of the
-    energy; a unit then moves to (1 - step) s + step pre + sqrt(T (1 - (1 - step)^2)) n, whose law of rest inside
-    the bounds is exactly exp(-E / T) of that block. ``settle`` sweeps, then the mean of ``reads`` sweeps.
+    ``read_noise``: every drive and pull is read with the chip's read noise, afresh each sweep. ``bits``: states are
+    converted with so many bits on the range of their activation, and the input on ``input_range`` (it must lie inside).
+    ``temperature``: kT in units of the energy, of all layers or one each (:func:`mho.ebm.thermal_temperatures`); a unit
+    then moves to (1 - step) s + step c + sqrt(T / h (1 - (1 - step)^2)) n, with c where its block rests and h the
+    curvature of the energy there (1, and 1 + nudge at an output nudged by squared errors): inside the bounds its law of
+    rest is exactly exp(-E / T) of that block. ``settle`` sweeps, then the mean of ``reads`` sweeps.
     """
 
     read_noise: bool = True
     bits: int | None = None
-    temperature: float = 0.0
+    temperature: float | tuple[float, ...] = 0.0
     step: float = 1.0
     settle: int = 12
     reads: int = 4
+    input_range: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
+        if not all(0 <= t < float("inf") for t in self.temperatures):
             raise InputError(f"Dynamics: temperature = {self.temperature}: finite and not negative (0: none).")
+        if not self.input_range[0] < self.input_range[1]:
+            raise InputError(f"Dynamics: input_range = {self.input_range}. Fix: low below high.")
         if not 0 < self.step <= 1:
             raise InputError(f"Dynamics: step = {self.step}: above 0, at most 1 (a whole block solve).")
         if self.bits is not None and self.bits < 1:
             raise InputError(f"Dynamics: bits = {self.bits}. Fix: at least 1, or None.")
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """One number, or one a layer."""
+        return self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)
+
+    @property
+    def hot(self) -> bool:
+        """Whether any layer has a temperature."""
+        return any(t > 0 for t in self.temperatures)
+
+    def temperature_of(self, k: int) -> float:
+        """kT of layer ``k`` (from 0)."""
+        return self.temperatures[k if len(self.temperatures) > 1 else 0]
 
 
 @final
@@ -80,7 +99,7 @@ class Clamped:
     def noisy(self) -> bool:
         """Whether a sweep draws random numbers."""
         how = self.dynamics
-        return how is not None and (how.temperature > 0 or (how.read_noise and self._reads_noisily()))
+        return how is not None and (how.hot or (how.read_noise and self._reads_noisily()))
 
     def sweep(self, states: States) -> None:
         """Every layer once: from the input on in the free phase, from the output back under a nudge."""
@@ -117,31 +136,34 @@ class Clamped:
         return pre.clone() if pre is self.constants[k] else pre
 
     def _solve(self, k: int, states: States, how: Dynamics | None) -> Tensor:
-        pre = self.preactivation(k, states)
-        if how is not None:
-            pre = self._disturbed(pre, k, states, how)
-        activation = self.layers[k].activation
+        centre, stiffness = self.preactivation(k, states), 1.0
         if self.nudge != 0 and k == len(self.layers) - 1:
             assert self.target is not None
-            s = self.cost.nudged(states[k], pre, self.target, self.nudge, activation, self.values)
-        else:
-            s = activation.apply(pre)
+            centre, stiffness = self.cost.nudged(states[k], centre, self.target, self.nudge, self.values)
+        if how is not None:
+            centre = self._disturbed(centre, stiffness.real, k, states, how)
+        activation = self.layers[k].activation
+        s = activation.apply(centre)
         if how is None or how.bits is None:
             return s
         assert isinstance(activation, Clip)
         return quantized_states(s, how.bits, activation.low, activation.high)
 
-    def _disturbed(self, pre: Tensor, k: int, states: States, how: Dynamics) -> Tensor:
+    def _disturbed(self, centre: Tensor, stiffness: float, k: int, states: States, how: Dynamics) -> Tensor:
+        """One step of the dynamics towards ``centre``, before the bounds: read noise of what drives it, and heat."""
         variance: Tensor | float | None = self._variance(k, states) if how.read_noise else None
-        if how.temperature > 0 or how.step < 1:
-            heat = how.temperature * (1 - (1 - how.step) ** 2)
+        if variance is not None and stiffness != 1:
+            variance = variance / stiffness**2
+        temperature = how.temperature_of(k)
+        if temperature > 0 or how.step < 1:
+            heat = temperature / stiffness * (1 - (1 - how.step) ** 2)
             variance = heat if variance is None else variance * how.step**2 + heat
-            pre = torch.lerp(states[k], pre, how.step)
+            centre = torch.lerp(states[k], centre, how.step)
         if variance is None or (isinstance(variance, float) and variance == 0):
-            return pre
-        normals = torch.empty_like(pre).normal_(generator=self.generator)
+            return centre
+        normals = torch.empty_like(centre).normal_(generator=self.generator)
         sigma = variance.sqrt() if isinstance(variance, Tensor) else variance**0.5
-        return normals.mul_(sigma).add_(pre)
+        return normals.mul_(sigma).add_(centre)
 
     def _variance(self, k: int, states: States) -> Tensor | None:
         found = [] if self.variances[k] is None else [self.variances[k]]
@@ -185,7 +207,8 @@ def clamp(
     """``net`` with ``x`` [batch, *input] held fixed, on the chip of ``cells`` (None: ideal hardware).
 
     ``cost``: by default the one that fits the network's readout. ``dynamics``: noise and converters (None: none).
-    Raises :class:`InputError` for a wrong input, a cost without its readout, or bits on a layer without bounds.
+    Raises :class:`InputError` for a wrong input, one beyond the range of its converter, a cost without its readout,
+    bits on a layer without bounds, or temperatures for another number of layers.
     """
     net.check_input(x)
     chosen = cost if cost is not None else (MeanSquares() if net.readout is None else CrossEntropy())
@@ -197,8 +220,7 @@ def clamp(
     if dynamics is not None:
         _check_dynamics(net, dynamics)
         if dynamics.bits is not None:
-            low, high = min(0.0, float(x.min())), max(1.0, float(x.max()))
-            x = quantized_states(x, dynamics.bits, low, high)
+            x = quantized_states(_inside(x, dynamics.input_range), dynamics.bits, *dynamics.input_range)
     x = _fast(x)
     found = dict(cells) if cells is not None else {name: Cells(value) for name, value in net.values().items()}
     values = {name: _fast(cell.value) for name, cell in found.items()}
@@ -248,14 +270,31 @@ def scores(system: Clamped, how: Relaxation) -> Tensor:
     return system.cost.scores(rest.states[-1], system.values)
 
 
+def _inside(x: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """``x``, if it lies inside the range of the input's converter but for rounding."""
+    low, high = (float(v) for v in torch.aminmax(x))
+    slack = 1e-5 * (bounds[1] - bounds[0])
+    if low < bounds[0] - slack or high > bounds[1] + slack:
+        raise InputError(
+            f"clamp: inputs from {low:.4g} to {high:.4g} reach beyond {bounds}, the range of their converter. Way out: "
+            "Dynamics(input_range=(low, high)) of all data, or bits=None."
+        )
+    return x
+
+
 def _check_dynamics(net: HopfieldNet, dynamics: Dynamics) -> None:
+    if len(dynamics.temperatures) not in (1, len(net.described)):
+        raise InputError(
+            f"Dynamics: {len(dynamics.temperatures)} temperatures for {len(net.described)} layers. Fix: one number, or "
+            "one a layer."
+        )
     for number, layer in enumerate(net.described):
         if dynamics.bits is not None and not isinstance(layer.activation, Clip):
             raise InputError(
                 f"layers.{number}: {type(layer.activation).__name__} has no bounds to convert with {dynamics.bits} "
                 "bits. Way out: Clip, or bits=None."
             )
-        if (dynamics.temperature > 0 or dynamics.step < 1) and not layer.activation.quadratic:
+        if (dynamics.hot or dynamics.step < 1) and not layer.activation.quadratic:
             raise InputError(
                 f"layers.{number}: temperature and step need a quadratic potential, not "
                 f"{type(layer.activation).__name__}. Way out: Clip or Identity."

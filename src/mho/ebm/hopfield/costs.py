@@ -29,11 +29,10 @@ class MeanSquares:
         """l of each example, [batch]."""
         return (s - _onehot(s, y)).square().sum(1) / 2
 
-    def nudged(
-        self, s: Tensor, pre: Tensor, y: Tensor, nudge: complex, activation: Activation, values: Values
-    ) -> Tensor:
-        """The last layer at rest under what drives it and ``nudge`` times the cost."""
-        return activation.apply((pre + nudge * _onehot(pre.real, y)) / (1 + nudge))
+    def nudged(self, s: Tensor, pre: Tensor, y: Tensor, nudge: complex, values: Values) -> tuple[Tensor, complex]:
+        """Where the last layer would rest without bounds under ``pre`` and ``nudge`` times the cost, and how stiff it
+        is there: the curvature of its own part of the energy."""
+        return (pre + nudge * _onehot(pre.real, y)) / (1 + nudge), 1 + nudge
 
     def scores(self, s: Tensor, values: Values) -> Tensor:
         """[batch, classes]; the largest is the answer."""
@@ -60,7 +59,8 @@ class CrossEntropy:
     """l(s, y) = -log softmax(R s + c)_y, with a readout R, c that is no state (Laborieux et al. 2021).
 
     Its nudge is a force nudge R^T (onehot(y) - softmax(R s + c)) on the last layer, taken at the layer's present
-    state: a fixed-point step, which contracts for small nudges.
+    state: a fixed-point step, which contracts for small nudges. The readout is programmed like every weight of a chip,
+    and read without noise: it is a product in digital logic with what the cells hold.
     """
 
     needs_readout = True
@@ -69,14 +69,12 @@ class CrossEntropy:
         """l of each example, [batch]."""
         return F.cross_entropy(self.scores(s, values), y, reduction="none")
 
-    def nudged(
-        self, s: Tensor, pre: Tensor, y: Tensor, nudge: complex, activation: Activation, values: Values
-    ) -> Tensor:
-        """The last layer at rest under what drives it and ``nudge`` times the force at ``s``."""
+    def nudged(self, s: Tensor, pre: Tensor, y: Tensor, nudge: complex, values: Values) -> tuple[Tensor, complex]:
+        """``pre`` and ``nudge`` times the force at ``s``; a force does not stiffen."""
         error = self.error(s, y, values)
         w = values["readout.weight"]
         force = _plain(lambda part: part @ w, error).reshape(s.shape)
-        return activation.apply(pre + nudge * force)
+        return pre + nudge * force, 1.0
 
     def error(self, s: Tensor, y: Tensor, values: Values) -> Tensor:
         """onehot(y) - softmax(scores): -dl / dscores, analytic in s."""

@@ -95,7 +95,7 @@ def _trained(
             history = fit_eqprop(
                 net,
                 settings.batches(data, seed),
-                settings.loss(hw if name == ON_CHIPS else None),
+                settings.loss(hw if name == ON_CHIPS else None, data),
                 epochs=table.epochs,
                 lr=table.lr,
                 optimizer=_optimizer(settings, net, hw, seed) if name == ON_CHIPS else table.optimizer,
@@ -136,7 +136,8 @@ def _trajectory(settings: Settings, data: Dataset, hw: Hardware, net: HopfieldNe
         digital=net.digital,
     )
     quiet = clamp(net, x)
-    noisy = clamp(net, x, cells=cells, dynamics=settings.judging(hw), generator=stream(settings.evaluate.seed, "shown"))
+    dynamics = settings.judging(hw, data)
+    noisy = clamp(net, x, cells=cells, dynamics=dynamics, generator=stream(settings.evaluate.seed, "shown"))
     energies, residuals, outputs = [], [], []
     for system in (quiet, noisy):
         states, its_energy, its_output = net.initial(x), [], []

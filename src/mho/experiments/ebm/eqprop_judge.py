@@ -81,7 +81,7 @@ class Judge:
         return Result.joined([self._of(what, net, s, images, points) for net, s in zip(nets, seeds, strict=True)])
 
     def _of(self, what: str, net: HopfieldNet, seed: int, images: Batches, points: dict[str, Any]) -> Result:
-        settings, dynamics = self.settings, self.settings.judging(self.hw)
+        settings, dynamics = self.settings, self.settings.judging(self.hw, self.data)
         lot = settings.evaluate.seed
         told = {
             **points,

@@ -222,21 +222,33 @@ class Settings(Table):
         """Bits of the states."""
         return self.conditions.bits or state_bits(hw)
 
-    def loss(self, hw: Hardware | None) -> EqPropLoss:
-        """The loss of training, on new chips of ``hw`` or (None) without noise."""
+    def loss(self, hw: Hardware | None, data: Dataset | None = None) -> EqPropLoss:
+        """The loss of training, on new chips of ``hw`` or (None) without noise; ``data``: as of :meth:`judging`."""
         table = self.train
         return EqPropLoss(
             nudging=Nudging(table.variant, table.nudge, table.points),
             free=Relaxation(table.free_steps, None),
             nudged=Relaxation(table.nudged_steps, None),
             hardware=None if hw is None else scale_hardware_noise(hw, table.noise_scale),
-            dynamics=None if hw is None else self._dynamics(hw, table.settle, table.reads, table.free_steps),
+            dynamics=None if hw is None else self._dynamics(hw, data, table.settle, table.reads, table.free_steps),
         )
 
-    def judging(self, hw: Hardware) -> Dynamics:
-        """How states move on a chip that is judged."""
-        return self._dynamics(hw, self.evaluate.settle, self.evaluate.reads, self.network.free_steps)
+    def judging(self, hw: Hardware, data: Dataset | None = None) -> Dynamics:
+        """How states move on a chip that is judged. ``data``: from :meth:`pictures`, whose pixels the input's converter
+        spans; None: pixels in [0, 1]."""
+        return self._dynamics(hw, data, self.evaluate.settle, self.evaluate.reads, self.network.free_steps)
 
-    def _dynamics(self, hw: Hardware, settle: int | None, reads: int, steps: int) -> Dynamics:
-        chosen = max(0, steps - reads) if settle is None else settle
-        return Dynamics(bits=self.bits(hw), temperature=self.conditions.temperature, settle=chosen, reads=reads)
+    def _dynamics(self, hw: Hardware, data: Dataset | None, settle: int | None, reads: int, steps: int) -> Dynamics:
+        return Dynamics(
+            bits=self.bits(hw),
+            temperature=self.conditions.temperature,
+            settle=max(0, steps - reads) if settle is None else settle,
+            reads=reads,
+            input_range=(0.0, 1.0) if data is None else pixel_range(data),
+        )
+
+
+def pixel_range(data: Dataset) -> tuple[float, float]:
+    """The least and the largest number that a pixel of ``data`` can be: black and white of every channel."""
+    ends = [((0.0 - mean) / std, (1.0 - mean) / std) for mean, std in zip(data.mean, data.std, strict=True)]
+    return min(low for low, _ in ends), max(high for _, high in ends)
