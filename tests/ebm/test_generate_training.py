@@ -30,6 +30,7 @@ from mho.ebm.generate import (
 from mho.ebm.generate.training import chip_of_update
 from mho.errors import CheckpointError, TrainingError
 from mho.experiments.ebm import generate as experiment
+from mho.experiments.ebm import generate_compare
 from mho.rng import stream
 
 BARS = torch.tensor([[1.0, 1.0, -1.0, -1.0], [-1.0, -1.0, 1.0, 1.0]])
@@ -131,6 +132,10 @@ def test_the_digital_diffusion_learns_a_constant_image():
     assert torch.equal(made, sample_diffusion(network, flips, 4))
 
 
+def never(*args, **options):
+    raise AssertionError("trained again")
+
+
 def test_the_experiment_writes_its_files_and_resumes(tmp_path, monkeypatch):
     data = load_dataset(limit_per_class=20)
     small = replace(data, test_x=data.test_x[:64], test_y=data.test_y[:64])
@@ -159,6 +164,16 @@ def test_the_experiment_writes_its_files_and_resumes(tmp_path, monkeypatch):
     assert len(json.loads(first.record.read_text())["checks"][0]) == 2
     again = experiment.run(settings, out=tmp_path, resume=True)
     assert again.summary["rows"] == first.summary["rows"]
+    for name in ("train_rbm", "train_diffusion"):
+        monkeypatch.setattr(generate_compare, name, never)
+    monkeypatch.setattr(experiment, "train_judge", never)
+    more = experiment.run(settings.model_copy(update={"images": 20, "chips": 1}), out=tmp_path, resume=True)
+    assert (more.summary["images"], more.summary["chips"]) == (20, 1)
+    with pytest.raises(CheckpointError, match="rbm_updates was 2 and is 3"):
+        experiment.run(settings.model_copy(update={"rbm_updates": 3}), out=tmp_path, resume=True)
+    (first.folder / "seed0" / "rbm.safetensors").write_bytes(b"half")
+    with pytest.raises(CheckpointError, match=r"rbm\.safetensors: no weights of this baseline"):
+        experiment.run(settings, out=tmp_path, resume=True)
 
 
 def test_binary_digits_are_what_the_model_is_trained_on():

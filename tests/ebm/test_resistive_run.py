@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from mho.errors import CheckpointError
 from mho.experiments.ebm import resistive_judge
 from mho.experiments.ebm.resistive import Settings, run
 
@@ -42,6 +43,10 @@ def test_a_run_leaves_numbers_record_and_report_and_resumes_to_the_same(
     again = run(TINY, out=tmp_path, resume=True)
     assert again.summary["clean"] == first.summary["clean"]
     assert again.summary["on_chips"] == first.summary["on_chips"]
+    older = run(TINY.model_copy(update={"ages": ()}), out=tmp_path, resume=True)
+    assert older.summary["on_chips"] == first.summary["on_chips"]
+    with pytest.raises(CheckpointError, match=r"nudge was 0\.5 and is 0\.2"):
+        run(TINY.model_copy(update={"nudge": 0.2}), out=tmp_path, resume=True)
 
 
 def test_a_misspelt_setting_is_refused() -> None:

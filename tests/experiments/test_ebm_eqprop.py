@@ -3,13 +3,15 @@
 import json
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
 
 from mho.data import load_dataset
-from mho.errors import RecipeError
+from mho.ebm import evaluate_on_chips
+from mho.errors import CheckpointError, RecipeError
 from mho.experiments.ebm import eqprop_judge
 from mho.experiments.ebm.eqprop import Settings, run
 from mho.experiments.kinds import run_any
@@ -54,6 +56,20 @@ def test_a_run_writes_its_files_and_resumes_to_the_same_numbers(
     again = run(small(), out=tmp_path, resume=True)
     for name in ("digital", "noise_free", "hardware_aware"):
         assert again.summary[name] == found.summary[name]
+    measured: list[dict[str, Any]] = []
+
+    def counted(*args: Any, **options: Any) -> Any:
+        measured.append(options)
+        return evaluate_on_chips(*args, **options)
+
+    monkeypatch.setattr(eqprop_judge, "evaluate_on_chips", counted)
+    more = run(small(evaluate={**small().evaluate.model_dump(), "chips": 3}), out=tmp_path, resume=True)
+    assert more.summary["hardware_aware"]["chips"] == 3
+    assert [(m["chips"], "noise_scales" in m, "ages" in m) for m in measured] == [(3, False, False)] * 2
+    for name, epochs in json.loads(more.record.read_text())["training"].items():  # no network was trained again
+        assert epochs[0]["epochs"] == record["training"][name][0]["epochs"]
+    with pytest.raises(CheckpointError, match=r"train\.lr was 0\.002 and is 0\.01"):
+        run(small(train={**small().train.model_dump(), "lr": 0.01}), out=tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("name", [n for n in recipes_of("mho.experiments.ebm") if n.startswith("ebm-eqprop")])

@@ -14,6 +14,7 @@ from mho.data import Dataset, load_dataset
 from mho.ebm import HopfieldNet, clamp, eqprop_optimizer, fit_eqprop, program_cells, written_on_cells
 from mho.evaluation.atomic import write_atomically
 from mho.evaluation.result import Result
+from mho.experiments.ebm.described import begin
 from mho.experiments.ebm.eqprop_judge import Judge
 from mho.experiments.ebm.eqprop_page import Finding, Trajectory, page
 from mho.experiments.ebm.eqprop_settings import Settings
@@ -21,7 +22,6 @@ from mho.experiments.folder import make_folder
 from mho.experiments.networks import Say
 from mho.experiments.run import RunSummary
 from mho.experiments.summary import versions
-from mho.hardware import dump_hardware
 from mho.hardware.spec import Hardware
 from mho.reporting.api import report
 from mho.rng import derive_seed, stream
@@ -44,7 +44,8 @@ def run(
     summary.json, record.json, report.html.
 
     Ctrl-C saves after the running step; ``resume`` goes on to the same bits, and measures nothing again. Raises
-    :class:`mho.errors.DataError` and :class:`mho.errors.RecipeError` before anything is written.
+    :class:`mho.errors.DataError`, :class:`mho.errors.RecipeError`, and :class:`mho.errors.CheckpointError` where
+    ``resume`` meets the training of other settings, before anything is written.
     """
     began = time.monotonic()
     tell: Say = say or (lambda text: None)
@@ -53,9 +54,8 @@ def run(
     tell(f"data: {chosen.data.dataset}")
     data = chosen.pictures(load_dataset(chosen.data.dataset, data_dir=None if data_dir is None else Path(data_dir)))
     chosen.net(data, 0)  # a network that does not fit is said before a folder is made
-    folder = make_folder(Path(out) / chosen.name)
-    write_atomically(folder / "settings.json", (chosen.model_dump_json(indent=2) + "\n").encode())
-    write_atomically(folder / "hardware.toml", dump_hardware(hw).encode())
+    folder = Path(out) / chosen.name
+    begin(folder, chosen, hw, resume=resume)
     nets, histories = _trained(chosen, data, hw, folder, resume, progress, tell)
     judge = Judge(chosen, data, hw, folder, resume, progress, tell)
     final = {name: judge.final(name, members) for name, members in nets.items()}

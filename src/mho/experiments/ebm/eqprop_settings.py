@@ -1,7 +1,7 @@
 """Settings of ``mho run ebm-eqprop``."""
 
 from dataclasses import replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -19,6 +19,7 @@ from mho.ebm import (
     state_bits,
 )
 from mho.errors import RecipeError
+from mho.experiments.ebm.described import RunSettings
 from mho.experiments.ebm.kept import Ages
 from mho.hardware import GenericCell, Hardware, load_hardware
 from mho.physics.scaling import scale_hardware_noise
@@ -144,8 +145,11 @@ class EvaluateTable(Table):
     batch_size: Count = 500
 
 
-class Settings(Table):
+class Settings(RunSettings):
     """The whole run; every field has a default, which takes a minute on two cores."""
+
+    # The last two say, as seeds do, which trainings there are, and nothing of how one goes.
+    EVALUATION: ClassVar = frozenset({"evaluate", "network.free_steps", "train.noise_free", "train.on_chips"})
 
     name: str = "ebm-eqprop"
     hardware: str = "generic-channel"

@@ -32,10 +32,10 @@ from mho.ebm.generate import (
 )
 from mho.ebm.generate.energy import CONSTANTS
 from mho.evaluation.atomic import write_atomically
+from mho.experiments.ebm.described import begin
 from mho.experiments.ebm.generate_compare import Row, baselines, real_row, rows_of, verdict
 from mho.experiments.ebm.generate_page import Finding, page
 from mho.experiments.ebm.generate_settings import Settings
-from mho.experiments.folder import make_folder
 from mho.experiments.networks import Say
 from mho.experiments.run import RunSummary
 from mho.experiments.summary import versions
@@ -61,7 +61,8 @@ def run(
     Ctrl-C saves after the running update; ``resume`` goes on to the same bits. ``judge_file``: the classifier in whose
     features images are compared; without it one is trained, and distances of two runs are then not comparable to the
     last digit. Raises :class:`mho.errors.DataError` for missing data before anything is written, and
-    :class:`mho.errors.CheckpointError` for a classifier that cannot be read.
+    :class:`mho.errors.CheckpointError` for a classifier or a baseline that cannot be read, and, before anything is
+    written, where ``resume`` meets the training of other settings.
     """
     began = time.monotonic()
     tell: Say = say or (lambda text: None)
@@ -69,14 +70,14 @@ def run(
     tell(f"data: {chosen.dataset}")
     data = load_dataset(chosen.dataset, data_dir=None if data_dir is None else Path(data_dir))
     images, test = binarized(data.train_x), binarized(data.test_x[chosen.skip_test :])
-    folder = make_folder(Path(out) / chosen.name)
-    write_atomically(folder / "settings.json", chosen.model_dump_json(indent=2).encode())
+    folder = Path(out) / chosen.name
+    begin(folder, chosen, None, resume=resume)
     judge = _judge(chosen, data, folder, resume, tell, judge_file)
     reference = Reference.of(judge, test, images)
     tables: list[list[Row]] = []
     models, histories, digital = [], [], None
     for seed in chosen.seeds:
-        place = make_folder(folder / f"seed{seed}")
+        place = folder / f"seed{seed}"
         model = chosen.model()
         tell(f"seed {seed}: {model.steps} machines of {model.placement.graph.nodes} spins, {model.size} parameters")
         history = train(
@@ -120,6 +121,7 @@ def _judge(
         return judge
     if resume and path.is_file():
         return load_judge(path, data)
+    path.unlink(missing_ok=True)  # a run that is killed while this one trains must not go on with that of before
     tell(f"classifier of the features: {settings.judge_epochs} epochs")
     judge = train_judge(data, epochs=settings.judge_epochs)
     judge.save(path)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -27,6 +28,7 @@ from mho.ebm.generate import (
     train_rbm,
     width_for,
 )
+from mho.errors import CheckpointError
 from mho.experiments.ebm.generate_settings import Settings
 from mho.experiments.networks import Say
 from mho.rng import derive_seed
@@ -145,10 +147,18 @@ def _row(name: str, images: Tensor, reference: Reference, parameters: int) -> Ro
 
 
 def _stored(network: nn.Module, path: Path) -> bool:
-    """Load the weights of a baseline that an earlier start of this run finished."""
+    """Load the weights of a baseline that an earlier start of this run finished.
+
+    Raises :class:`CheckpointError` for a file that is damaged or of another network.
+    """
     if not path.is_file():
         return False
-    network.load_state_dict(load_file(path))
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: no weights of this baseline: {error}. Fix: remove the file, and --resume trains it again."
+        ) from error
     return True
 
 

@@ -1,13 +1,14 @@
 """Settings of ``mho run ebm-generate``."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from mho.ebm.generate import BitFlips, DenoisingModel, Schedule, Training, VirtualSampler, place
+from mho.experiments.ebm.described import RunSettings
 
 
-class Settings(BaseModel):
+class Settings(RunSettings):
     """What the run does; every field has a default, which takes a few minutes on two cores.
 
     The model: ``levels`` of the forward process (the last is 0.5; one level: a monolithic Boltzmann machine), lattice
@@ -18,7 +19,12 @@ class Settings(BaseModel):
     first so many test images are not looked at (settings may have been chosen on them).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    EVALUATION: ClassVar = frozenset(
+        {
+            "readout", "test_coupling_error", "test_temperature_error", "baselines", "rbm_sweeps",
+            "images", "chips", "skip_test",
+        }
+    )  # fmt: skip
 
     name: str = "ebm-generate"
     dataset: Literal["mnist-mini", "mnist", "fashion-mnist"] = "mnist-mini"

@@ -5,11 +5,11 @@ import os
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from mho.data import Dataset, load_dataset
 from mho.ebm.resistive import (
@@ -26,6 +26,7 @@ from mho.ebm.resistive import (
 )
 from mho.evaluation.atomic import write_atomically
 from mho.evaluation.result import Result
+from mho.experiments.ebm.described import RunSettings, begin
 from mho.experiments.ebm.kept import Ages
 from mho.experiments.ebm.resistive_judge import Judge, digital, test_images, training_images
 from mho.experiments.ebm.resistive_page import Finding, page
@@ -33,7 +34,7 @@ from mho.experiments.folder import make_folder
 from mho.experiments.networks import Say
 from mho.experiments.run import RunSummary
 from mho.experiments.summary import versions
-from mho.hardware import dump_hardware, load_hardware
+from mho.hardware import load_hardware
 from mho.hardware.spec import Hardware
 from mho.reporting.api import report
 from mho.train import History, TrainSettings, fit
@@ -41,7 +42,7 @@ from mho.train import History, TrainSettings, fit
 _SHOWN = 64
 
 
-class Settings(BaseModel):
+class Settings(RunSettings):
     """What the run does; every field has a default. Voltages in V.
 
     ``subset``: the first so many training images. ``hidden``: nodes of each hidden layer. ``nudge``: how far a whole
@@ -50,7 +51,7 @@ class Settings(BaseModel):
     "1 day"): of the chips, judged once more at each, at the hardware's own noise.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    EVALUATION: ClassVar = frozenset({"test_subset", "chips", "chip_seed", "noise_scales", "ages"})
 
     name: str = "ebm-resistive"
     dataset: Literal["mnist-mini", "mnist", "fashion-mnist"] = "mnist-mini"
@@ -89,7 +90,8 @@ def run(
 
     The network is a :class:`~mho.ebm.resistive.ResistiveNetwork` trained by :func:`mho.train.fit`, so Ctrl-C
     saves and ``resume`` goes on to the same bits, and measures nothing again. Raises what loading of hardware and data
-    raises before anything is written, :class:`~mho.ebm.relax.RelaxationError` where a state of rest is not found.
+    raises, and :class:`~mho.errors.CheckpointError` where ``resume`` meets the training of other settings, before
+    anything is written; :class:`~mho.ebm.relax.RelaxationError` where a state of rest is not found.
     """
     began = time.monotonic()
     tell: Say = say or (lambda text: None)
@@ -97,9 +99,8 @@ def run(
     hw = load_hardware(chosen.hardware)
     tell(f"data: {chosen.dataset}")
     data = load_dataset(chosen.dataset, data_dir=None if data_dir is None else Path(data_dir))
-    folder = make_folder(Path(out) / chosen.name)
-    write_atomically(folder / "settings.json", chosen.model_dump_json(indent=2).encode())
-    write_atomically(folder / "hardware.toml", dump_hardware(hw).encode())
+    folder = Path(out) / chosen.name
+    begin(folder, chosen, hw, resume=resume)
     models, histories, beside = [], [], []
     for seed in chosen.seeds:
         beside.append(digital(chosen, data, seed, folder, resume, tell))
