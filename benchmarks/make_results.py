@@ -199,6 +199,7 @@ def section(record: dict[str, Any], docs: Path) -> list[str]:
         f"{summary['wall_s'] / 60:.0f} minutes in the last sitting, mho {summary['versions']['mho']}, "
         f"torch {summary['versions']['torch']}.",
         *recipe_words.other_recipe(record),
+        *recipe_words.older_energy(record),
         "",
         *main_table(record),
     ]

@@ -3,13 +3,16 @@
     mho run benchmarks/recipes/cifar10-levels.toml --seeds 0  # the run of the recorded figures; any other will do
     python benchmarks/noise_budget.py runs/cifar10 --data-dir DIR              # for the weights as they are
     python benchmarks/noise_budget.py runs/cifar10 --data-dir DIR --retrain 2  # and trained on for the new settings
+    python benchmarks/noise_budget.py runs/cifar10 --data-dir DIR --retrain 2 --same  # with one setting for all, too
     python benchmarks/noise_budget.py runs/cifar10 --per-channel --dac --repeats 4 --name=-options    # all that there
     is
 
 Without --retrain, allocations are found on training images and on chips of a lot of their own (they may lose --points
 there). With it, the plan at --harm times the harm of today is trained for so many epochs, and the network as it was for
-as many more, under today's settings. Both are checked on the test images and on 25 other chips, paired image by image.
-Writes benchmarks/results/noise-budget-NAME.json (noise-budget-NAME-retrained.json). Energies are typical ones; ratios
+as many more, under today's settings; with --same also for the plan that is the same for all layers, at the same harm
+(another training). All are checked on the test images and on 25 other chips, paired image by image. Writes
+benchmarks/results/noise-budget-NAME.json; with --retrain noise-budget-NAME-retrained.json, with what --adc-sigma,
+--harm and --same were in its name. Energies are typical ones; ratios
 are those of one hardware, in which constants that multiply both sides drop out.
 """
 
@@ -36,6 +39,11 @@ from mho.hardware import load_hardware
 from mho.hardware.spec import Hardware
 from mho.nn.site import analog_layers
 from mho.train import load_recipe
+
+HARM = 4.5
+"""Second-order harm over today's that networks are trained on for, where nothing else is said."""
+READS = (1 / 16, 8.0)
+"""Shortest and longest read time of a plan that is trained for, over today's."""
 
 
 def parts(report: mho.costs.EnergyReport) -> dict[str, float]:
@@ -104,26 +112,36 @@ def retrained(
     data, seed, example = trainer.data, trainer.recipe.seeds[0], test[0][0][:64]
     images = _batches(data, data.train_x[:1000], data.train_y[:1000])
     known = loads(network, images[0][0][:64], sensitivities(network, images))
-    settings = plan(known, given.harm * harm(known, today(known)), reads=(1 / 16, 8.0))
+    budget = given.harm * harm(known, today(known))
+    kinds = {"as it was": today(known)}
+    if given.same:
+        kinds["the same for all layers"] = plan(known, budget, reads=READS, uniform=True)
+    kinds["a layer"] = plan(known, budget, reads=READS)
     table: dict[str, Any] = {}
     before = None
-    for name, chosen in (("as it was", today(known)), ("a layer", settings)):
+    for name, chosen in kinds.items():
         print(name, flush=True)
         twin = trained_on(applied(network, chosen).train(), trainer, seed, given.retrain, given.lr)
         result = mho.evaluate(twin, test, chips=given.chips)
         table[name] = entry(twin, result, before, example) | {"settings": [asdict(s) for s in chosen]}
-        before = result
+        before = result if before is None else before
         print({k: table[name].get(k) for k in ("mean", "p5", "difference", "energy_J")}, flush=True)
     return table
 
 
-def _suffix(given: argparse.Namespace) -> str:
-    if not given.retrain:
-        return ""
-    return "-retrained" + ("" if given.adc_sigma is None else "-narrow")
+def record_name(recipe: str, given: argparse.Namespace) -> str:
+    """File of the record: what another run would otherwise write over is in its name."""
+    name = f"noise-budget-{recipe}"
+    if given.retrain:
+        name += "-retrained"
+        name += "" if given.adc_sigma is None else f"-sigma{given.adc_sigma:g}"
+        name += "" if given.harm == HARM else f"-harm{given.harm:g}"
+        name += "-same" if given.same else ""
+    return f"{name}{given.name}.json"
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
     told = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     told.add_argument("folder", type=Path)
     told.add_argument("--data-dir")
@@ -134,7 +152,8 @@ def main() -> None:
     told.add_argument("--chips", type=int, default=25)
     told.add_argument("--read-noise", type=float, nargs="+", default=[0.01, 0.1])
     told.add_argument("--retrain", type=int, default=0, help="epochs; 0: weights as they are")
-    told.add_argument("--harm", type=float, default=4.5, help="with --retrain: second-order harm over today's")
+    told.add_argument("--harm", type=float, default=HARM, help="with --retrain: second-order harm over today's")
+    told.add_argument("--same", action="store_true", help="with --retrain: also the same for all layers, trained alike")
     told.add_argument(
         "--adc-sigma",
         type=float,
@@ -147,8 +166,11 @@ def main() -> None:
     told.add_argument("--dac", action="store_true", help="bits of the DACs too; a driver's energy goes with 2^bits")
     told.add_argument("--name", default="", help="of the record, after that of the recipe")
     told.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    given = told.parse_args()
+    return told
 
+
+def main() -> None:
+    given = parser().parse_args()
     recipe = load_recipe(given.folder / "recipe.toml")
     base = load_hardware(given.folder / "hardware.toml")
     data = mho.load_dataset(recipe.data.dataset, data_dir=given.data_dir)
@@ -201,7 +223,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "read_noise": rows,
     }
-    path = given.out / f"noise-budget-{recipe.name}{_suffix(given)}{given.name}.json"
+    path = given.out / record_name(recipe.name, given)
     write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
     print(path.name)
 

@@ -1,4 +1,5 @@
-"""What docs/results.md says of recipes: elements that are on, records of another recipe, elements without worth."""
+"""What docs/results.md says of recipes: elements that are on, records of another recipe or version, elements without
+worth."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -79,3 +80,15 @@ def other_recipe(record: dict[str, Any]) -> list[str]:
         return []
     told = "; ".join(f"{key} {_shown(then.get(key))} (now {_shown(now.get(key))})" for key in keys)
     return ["", f"Not the built-in recipe `{name}` as it is now: {told}."]
+
+
+def older_energy(record: dict[str, Any]) -> list[str]:
+    """A line where the record's sentence on energy was made before the accuracy at int8 and int4 was measured."""
+    energy = record["summary"].get("energy")
+    if not energy or "int8_accuracy" in energy or "int8" not in energy.get("sentence", ""):
+        return []
+    return [
+        "",
+        "The record's sentence on energy is older than the measurement of int8: the accuracy that it gives to digital "
+        "int8 is that of float, and int4 was not asked.",
+    ]

@@ -127,6 +127,18 @@ def test_allocate_saves_energy_within_the_points_it_may_lose() -> None:
     assert float(again.accuracy().mean()) == pytest.approx(found.accuracy_after)
 
 
+@pytest.mark.parametrize("without", ["dac", "adc"])
+def test_a_converter_that_is_not_there_needs_no_range(without: str) -> None:
+    _, x, y = trained()
+    torch.manual_seed(0)
+    analog = mho.convert(nn.Linear(12, 4), load_hardware("generic").replace(**{without: None}))
+    mho.calibrate(analog, [x])
+    (found,) = sensitivities(analog, [(x, y)], channels=True)
+    assert found.white > 0 and found.curvature > 0
+    assert (found.dac > 0, found.rounding > 0) == (without == "adc", without == "dac")
+    assert found.channels is not None and all(value > 0 for value in found.channels.array)
+
+
 def test_allocate_says_what_it_needs() -> None:
     analog, x, y = trained()
     with pytest.raises(InputError, match="loader is empty"):
@@ -137,6 +149,9 @@ def test_allocate_says_what_it_needs() -> None:
         sensitivities(nn.Linear(12, 4), [(x, y)])
     with pytest.raises(InputError, match="not known"):
         sensitivities(mho.convert(nn.Linear(12, 4), "generic"), [(x, y)])
+    digital_in = mho.convert(nn.Linear(12, 4), load_hardware("generic").replace(dac=None))
+    with pytest.raises(InputError, match=r"weight: the ADC range .* not known"):
+        sensitivities(digital_in, [(x, y)])
     bare = mho.convert(nn.Linear(12, 4), replace(load_hardware("generic"), cost=None))
     mho.calibrate(bare, [x])
     with pytest.raises(HardwareError, match="has no prices"):

@@ -8,9 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+import mho
 import mho.costs
-from mho.costs.constants import HOUSE, OURS, Constant, constants_of, unit_of
+from mho.costs.adc import envelope_J
+from mho.costs.constants import ADC_MEDIANS, HOUSE, OURS, Constant, constants_of, unit_of
+from mho.costs.settings import settings_of, settings_of_all
 from mho.costs.spread import Spread
 from mho.costs.text import constant_text
 from mho.errors import HardwareError
@@ -59,6 +64,60 @@ def test_every_price_has_a_source_a_status_and_a_unit(name):
     assert any(s.key == "cost" for s in hw.sources)
 
 
+SETTINGS = {
+    "pcm-hermes": {"readout.t_read_s": 133e-9, "readout.v_read_V": 0.2},
+    "flash-sonos": {"readout.t_read_s": 1e-7, "readout.v_read_V": 0.1},
+    "reram-isaac": {"readout.t_read_s": 1e-7},  # its cells have a price a read
+    "photonic-mzi": {"readout.t_read_s": 1e-9},
+    "sram-charge": {"readout.t_read_s": 1e-7, "cell.unit_fF": 1.0, "cell.supply_V": 0.8},
+    "reram-wan2022": {
+        "readout.t_read_s": 1e-8, "readout.v_read_V": 0.5,
+        "cost.drive.line_swing_V": 1.3, "cost.drive.line_supply_V": 2.2,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_that_enter_joules_or_seconds_are_listed_with_their_source(name):
+    hw = load_hardware(name)
+    found = settings_of(hw)
+    assert {c.name: c.value.typical for c in found} == SETTINGS[name]
+    assert {c.unit for c in found} <= {"s", "V", "fF"} and all(len(c.source) > 8 for c in found)
+    assert settings_of(hw.replace(cost=None)) == ()
+    (first, *_) = settings_of_all([hw, hw])
+    assert first.name == f"{name}: {found[0].name}" and len(settings_of_all([hw, hw])) == len(found)
+
+
+def test_a_setting_without_a_source_is_an_assumption_and_the_most_particular_source_counts():
+    bare = {c.name: c for c in settings_of(load_hardware("generic-channel"))}
+    assert bare["readout.v_read_V"].source == OURS and bare["readout.v_read_V"].status == "assumed"
+    neurram = {c.name: c for c in settings_of(load_hardware("reram-wan2022"))}
+    assert neurram["readout.v_read_V"].status == "measured" and "Nature" in neurram["readout.v_read_V"].source
+    assert "CiMLoop" in neurram["cost.drive.line_swing_V"].source
+    report = mho.energy(nn.Linear(3, 2), torch.rand(2, 3), "flash-sonos")
+    assert any(c.name == "flash-sonos: readout.v_read_V" and c.value.typical == 0.1 for c in report.constants)
+
+
+def test_numbers_that_presets_say_of_themselves_are_theirs():
+    flash, photonic = load_hardware("flash-sonos"), load_hardware("photonic-mzi")
+    nA = 1e3 * flash.readout.v_read_V * flash.cell.g_max_uS
+    assert nA == pytest.approx(flash.cell.current_max_nA)
+    for name in ("flash-sonos", "pcm-hermes"):
+        price = load_hardware(name).cost.adc.energy_pJ
+        assert price.low == pytest.approx(1e12 * envelope_J(8), rel=0.02) and price.typical == 25.8
+    elements, inputs = photonic.tile.rows * photonic.tile.cols, photonic.tile.rows
+    for which, modulator, laser in (("low", 0.565, 0.0614), ("typical", 1.41, 0.0743), ("high", 11.3, 1.94)):
+        mW = (elements + inputs) * modulator + inputs * laser
+        assert getattr(photonic.cost.tile.static_mW, which) == pytest.approx(mW, rel=0.003)
+
+
+def test_a_median_that_is_not_the_surveys_own_is_a_model():
+    assert {bits: c.status for bits, c in ADC_MEDIANS.items()} == {
+        5.0: "measured", 7.0: "measured", 9.0: "model", 11.0: "model",
+    }  # fmt: skip
+    assert all(("ours" in c.note) == (c.status == "model") for c in ADC_MEDIANS.values())
+
+
 def test_the_rooms_own_constants_have_sources_and_a_constant_without_one_cannot_be_made():
     assert len({c.name for c in HOUSE}) == len(HOUSE) >= 15
     for constant in HOUSE:
@@ -73,8 +132,18 @@ def test_the_rooms_own_constants_have_sources_and_a_constant_without_one_cannot_
 
 def test_no_number_of_physics_hides_in_the_arithmetic():
     # Numbers of physics stand in constants.py, as constants with a source; text.py has prefixes and digits.
-    harmless = {0, 1, 2, 3, 4, 6, 8, 10, 12, 15, 20, 32, 45, 100, 0.5, 0.9, 1.5, 12.4}
-    harmless |= {2e-12, 1e-12, 1e-15, 1e-18, 1e-6, 1e-3, 1e15}  # units
+    harmless = {0, 1, 2, 3, 4, 6, 8, 10, 0.5, 1.5}
+    harmless |= {1e-12, 1e-15, 1e-18, 1e-6, 1e-3, 1e15}  # units
+    # What single files may say: each is named or explained where it stands.
+    known = {
+        "adc.py": {20},
+        "api.py": {45, 0.9},
+        "counts.py": {32},
+        "digital.py": {20, 32},
+        "front.py": {100},
+        "meter.py": {15},
+        "report.py": {12.4, 100, 2e-12},
+    }
     for file in ROOM.glob("*.py"):
         if file.name in ("constants.py", "text.py"):
             continue
@@ -84,7 +153,8 @@ def test_no_number_of_physics_hides_in_the_arithmetic():
                 and isinstance(node.value, (int, float))
                 and not isinstance(node.value, bool)
             ):
-                assert node.value in harmless, f"{file.name}:{node.lineno}: {node.value}"
+                allowed = harmless | known.get(file.name, set())
+                assert node.value in allowed, f"{file.name}:{node.lineno}: {node.value}"
 
 
 def test_every_quantity_names_its_unit():
@@ -109,9 +179,12 @@ def test_published_chips_are_met_within_what_was_asked(sanity):
     asked = [r for r in rows if r.aim is not None]
     assert {r.chip for r in asked} == {"ISAAC", "NeuRRAM", "HERMES, 64 cores"}
     for row in asked:
-        assert row.verdict == "yes", f"{row.chip}, {row.what}: {row.ratio:.2f}"
+        # The model's own survey in place of the description's choice of a bin does not foretell the chip, and says so.
+        expected = "MISSED" if "by the model's survey" in row.what else "yes"
+        assert row.verdict == expected, f"{row.chip}, {row.what}: {row.ratio:.2f}"
     text = sanity.table(rows)
-    assert "ratio" in text and "MISSED" not in text and "Mythic" in text
+    assert "ratio" in text and text.count("MISSED") == 2 and "Mythic" in text
+    assert all(row.why for row in rows if not 1 / 1.25 <= row.ratio <= 1.25)
     twice = dataclasses.replace(asked[0], model_nJ=2 * asked[0].model_nJ)
     assert twice.verdict == "MISSED"
 

@@ -317,6 +317,13 @@ def test_area_is_that_of_whole_tiles():
     assert layer.place.tiles == 4 and layer.area_mm2.typical == near(4 * tile * 1e-6)
 
 
+def test_area_counts_the_reference_column_of_an_offset_mapping_as_cells_and_conversions_do():
+    layer = report(priced().replace(mapping=Mapping(scheme="offset"))).layers[0]
+    assert layer.place.references == 2  # one in each of the 2 tiles beside one another
+    tile = 8 * (6 + 1) * 0.1 + 3 * 500 + 8 * 3 + 40  # 7 columns, 3 of them a converter
+    assert layer.place.tiles == 4 and layer.area_mm2.typical == near(4 * tile * 1e-6)
+
+
 # --- processes and spreads --------------------------------------------------------------------------------------------
 
 

@@ -64,3 +64,13 @@ def test_a_record_of_another_recipe_than_the_built_in_one_says_where_it_differs(
     assert words.other_recipe(record("somebody's", dump_recipe(other))) == []
     (_, line) = words.other_recipe(record("mnist", 'name = "mnist"\nold_key = 1'))
     assert "of an earlier version" in line
+
+
+def test_a_sentence_on_energy_from_before_int8_was_measured_is_said_to_be_old(words: ModuleType) -> None:
+    sentence = "No analog network comes within 0.5 points of digital int8 (89.27 %)."
+    assert (
+        "older than the measurement of int8" in words.older_energy({"summary": {"energy": {"sentence": sentence}}})[1]
+    )
+    measured = {"sentence": sentence, "int8_accuracy": 89.0}
+    for summary in ({"energy": measured}, {"energy": {"sentence": "No part has a price."}}, {"energy": None}, {}):
+        assert words.older_energy({"summary": summary}) == []

@@ -20,10 +20,12 @@ from mho.costs.cells import total_conductance
 from mho.costs.counts import layout
 from mho.costs.phases import drive_share
 from mho.crossbar.array import Array, program
+from mho.crossbar.mvm import wanted_range
 from mho.crossbar.variance import fresh_variance, rounding_variance
 from mho.errors import InputError
 from mho.hardware.spec import Hardware
 from mho.nn.site import Programmed, Site, analog_layers, substituted
+from mho.nn.surrogate import refuse_unknown_ranges
 from mho.physics.averaging import longer_read, repeated_read
 from mho.physics.converters import levels
 from mho.rng import stream
@@ -97,11 +99,7 @@ class _Probe:
         training: bool,
         programmed: Programmed,
     ) -> Tensor:
-        if not float(ranges.detach().min()) > 0 and (site.hw.dac is not None or site.hw.adc is not None):
-            raise InputError(
-                f"allocation: {site.name}: converter ranges {ranges.tolist()} are not known. Way out: mho.calibrate or "
-                "mho.fit the network first."
-            )
+        refuse_unknown_ranges(site, ranges)
         y = site.op.apply(x, weight, bias)
         if not y.requires_grad:
             y.requires_grad_()
@@ -116,8 +114,8 @@ def sensitivities(
 
     ``batches``: inputs and labels; labels are not looked at. ``seed``: of the labels that are drawn. ``channels``: of
     each output channel too. The network is measured in eval mode on the digital product; it is left as it was. Raises
-    :class:`InputError` for no batches, for outputs that are not [batch, classes], for converter ranges that nobody has
-    set and for reads that are repeated or timed by columns already.
+    :class:`InputError` for no batches, for outputs that are not [batch, classes], for the range of a converter that
+    nobody has set and for reads that are repeated or timed by columns already.
     """
     twin = copy.deepcopy(model).eval()
     if next(analog_layers(twin), None) is None:
@@ -206,8 +204,13 @@ def _nats(seen: _Seen, slope: Tensor, channels: bool) -> dict[str, Tensor]:
     found["frozen"] = (fresh - found["white"] - found["sampled"]).clamp_min(0)
     if channels:
         g = total_conductance(seen.weight, hw, seen.bound, layout(op, hw).references)
-        found["array"] = op.sum_to_columns(op.apply(drive_share(seen.x, seen.ranges[0], hw), g, None))
+        found["array"] = op.sum_to_columns(op.apply(drive_share(seen.x, _full_input(seen), hw), g, None))
     return found
+
+
+def _full_input(seen: _Seen) -> Tensor:
+    """The input that is full scale: the DAC's range; where none is known (no DAC), the largest one seen."""
+    return seen.ranges[0] if float(seen.ranges[0]) > 0 else wanted_range(seen.x, None)
 
 
 def _dac(seen: _Seen, slope: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from mho.costs.floors import floors
 from mho.costs.meter import Measured, NotMeasured, find_counter, measure
 from mho.costs.phases import driven
 from mho.costs.report import EnergyReport, LayerCost
+from mho.costs.settings import settings_of_all
 from mho.costs.spread import NOTHING, Spread
 from mho.costs.timing import area_mm2, layer_latency_s
 from mho.costs.trace import Change, Trace, Traced, tensors_of, trace, weights_of
@@ -84,7 +85,7 @@ def energy(
         digital=tuple(baseline(work, other, f, node, supply) for f in FORMATS),
         process=f"{node:g} nm, {supply:g} V",
         measured=_measure(network, inputs, held) if measured else None,
-        constants=_constants(costs),
+        constants=(*settings_of_all(t.site.hw for t in found.sites.values()), *_constants(costs)),
         left_out=_left_out(found),
         notes=tuple(notes),
     )

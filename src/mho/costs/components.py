@@ -95,7 +95,7 @@ def unpriced(hw: Hardware, cost: Cost) -> tuple[str, ...]:
         ("time of a conversion", "cost.adc.conversion_s", cost.adc.conversion_s is None),
     )
     areas = tuple(f"area of {what} ({key})" for what, key in without_area(cost))
-    return (*(f"{what} ({key})" for what, key, absent in checks if absent), *areas)
+    return (*(f"{what} ({key})" for what, key, absent in checks if absent), *areas, "time of logic, buffers and links")
 
 
 def programming_J(cells: int, cost: Cost) -> Spread | None:

@@ -24,13 +24,16 @@ UNITS = ("pJ", "fJ", "fF", "um2", "mW", "s", "V", "nm")
 @final
 @dataclass(frozen=True)
 class Constant:
-    """One number that a sum rests on, in ``unit``, with low and high; ``status`` as for ``Quantity``."""
+    """One number that a sum rests on, in ``unit``, with low and high.
+
+    ``status``: as for ``Quantity``; of a setting of the description (:mod:`mho.costs.settings`) as for ``Source``.
+    """
 
     name: str
     value: Spread
     unit: str
     source: str
-    status: Literal["measured", "model", "bound"]
+    status: Literal["measured", "model", "bound", "fitted", "assumed"]
     node_nm: float | None = None
     voltage_V: float | None = None
     note: str = ""
@@ -62,15 +65,20 @@ ADC_NOISE_AJ = Constant(
 )
 
 
-def _median(bits: str, pJ: float, note: str = "") -> Constant:
-    return Constant(f"ADC median since 2018, {bits} bits", Spread(pJ, pJ, pJ), "pJ", SURVEY, "measured", note=note)
+def _median(bits: str, pJ: float, status: Literal["measured", "model"] = "measured", note: str = "") -> Constant:
+    return Constant(f"ADC median since 2018, {bits} bits", Spread(pJ, pJ, pJ), "pJ", SURVEY, status, note=note)
 
 
 ADC_MEDIANS: dict[float, Constant] = {
     5.0: _median("4 to 6", 2.29),
     7.0: _median("6 to 8", 4.8),
-    9.0: _median("8 to 10", 21.4, "25.8 and, of 10 to 12 bits, 17.8: their geometric mean, for more bits cost no less"),
-    11.0: _median("10 to 12", 21.4, "as of 8 to 10 bits"),
+    9.0: _median(
+        "8 to 10",
+        21.4,
+        "model",
+        "ours: geometric mean of the survey's 25.8 and, of 10 to 12 bits, 17.8; more bits cost no less",
+    ),
+    11.0: _median("10 to 12", 21.4, "model", "ours: as of 8 to 10 bits"),
 }
 """By the middle of the bin of effective bits."""
 ADC_WALDEN_FJ = Constant(

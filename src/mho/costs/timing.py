@@ -5,7 +5,10 @@
     one layer    vectors x that: all tiles of a layer work at once, its vectors one after the other
     network      sum of its layers; a pipeline gives a result each time the slowest layer is done
 
-Area: cells, converters, drivers and what a tile has beside them; whole tiles, however full. Known where the tile has an
+The time of logic, buffers and links is in none of them: no price states one.
+
+Area: cells (an offset mapping's reference column among them), converters, drivers and what a tile has beside them;
+whole tiles, however full. Known where the tile has an
 area (of all that no other part counts), or cells, converters and drivers have one each.
 """
 
@@ -58,7 +61,7 @@ def area_mm2(place: Layout, hw: Hardware, cost: Cost) -> Spread | None:
     if without_area(cost):
         return None
     rows = hw.tile.rows or place.rows // max(1, place.groups * place.blocks)
-    cols = hw.tile.cols or place.columns
+    cols = (hw.tile.cols or place.columns) + (place.references > 0)
     per_crossing = 2 if hw.mapping.scheme == "differential" else 1
     converters = -(-cols // cost.adc.columns)
     return (
