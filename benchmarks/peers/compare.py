@@ -160,7 +160,10 @@ def main() -> None:
     finally:
         for worker in started.values():
             worker.close()
+    words = ["python benchmarks/peers/compare.py", f"--rounds {given.rounds} --threads {given.threads}"]
+    words += [f"--clock {given.clock}", *(["--case", *given.case] if given.case else [])]
     document = {
+        "command": " ".join(words),
         "results": results,
         "versions": versions,
         "did_not_start": {tool: said["error"] for tool, said in missing.items()},
