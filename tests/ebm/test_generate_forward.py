@@ -35,7 +35,7 @@ from mho.ebm.generate import (
     width_for,
 )
 from mho.ebm.generate.diffusion import posterior
-from mho.ebm.generate.energy import CONSTANTS, mean_wire, multiplications
+from mho.ebm.generate.energy import CONSTANTS, LATCH_BIT, mean_wire, multiplications
 from mho.errors import CheckpointError, DataError, InputError
 from mho.rng import stream
 
@@ -193,6 +193,10 @@ def test_joules_are_counts_times_constants():
     assert energy.parts["random bits"].low == pytest.approx(480 * 0.35e-15)
     assert energy.total_J.typical == pytest.approx(sum(p.typical for p in energy.parts.values()))
     assert energy.total_J.low < energy.total_J.typical < energy.total_J.high
+    moved = energy.parts["clamping and reading"].typical  # 2 images clamped, 1 read, 5 reads of the majority
+    assert moved == pytest.approx(12 * (2 + 1 + 5) * LATCH_BIT.value.typical * 1e-12)
+    once = sampler_energy(model, Schedule(10, readout="last"))
+    assert once.parts["clamping and reading"].typical == pytest.approx(moved * 4 / 8)
     twice = sampler_energy(model, Schedule(20))
     assert twice.parts["fields"].high == pytest.approx(2 * energy.parts["fields"].high)
     assert digital_sampler_energy(model, Schedule(10)).total_J.typical > energy.total_J.typical

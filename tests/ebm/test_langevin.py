@@ -274,6 +274,29 @@ def test_couplings_that_make_the_energy_unbounded_are_refused_with_the_eigenvalu
         check_bounded(torch.ones(2, 3))
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"temperature_error": 1.0},
+        {"correlation": 0.8},
+        {"correlation": 0.8, "whitened": True, "temperature_error": 0.1},
+    ],
+)
+def test_metropolis_refuses_noise_whose_proposals_its_test_does_not_know(fields: dict[str, float]) -> None:
+    x, rest = torch.zeros(1, 1), {"step": 0.4, "steps": 1, "generator": torch.Generator()}
+    with pytest.raises(InputError, match=r"'metropolis' .* white at the temperature asked for.*Way out"):
+        overdamped(well(1.0), x, scheme="metropolis", noise=DeviceNoise(**fields), **rest)
+    overdamped(well(1.0), x, scheme="averaged", noise=DeviceNoise(**fields), **rest)
+
+
+def test_metropolis_with_whitened_noise_has_the_wells_law() -> None:
+    noise = DeviceNoise(correlation=0.8, whitened=True)
+    start = rng.normals((CHAINS, 1), 0, "white start").double()
+    generator = rng.stream(0, "white")
+    done = overdamped(well(1.0), start, step=0.5, steps=30, scheme="metropolis", noise=noise, generator=generator)
+    assert law_holds(done.x, sigma=1.0) and not law_holds(done.x * 1.05, sigma=1.0)
+
+
 def test_closed_forms_refuse_what_has_no_stationary_law() -> None:
     with pytest.raises(InputError, match="no stationary law"):
         euler_variance(1.0, 1.0, 2.5)

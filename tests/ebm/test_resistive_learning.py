@@ -28,7 +28,7 @@ from mho.ebm.resistive.reads import read_currents_uA
 from mho.errors import HardwareError, InputError
 from mho.hardware import load_hardware
 from mho.hardware.cells import GenericCell
-from mho.hardware.spec import Hardware, Wires
+from mho.hardware.spec import Adc, Dac, Hardware, Wires
 from mho.testing import assert_law
 from mho.train import TrainSettings, fit
 
@@ -210,6 +210,56 @@ def test_the_modules_backward_pass_is_the_gradient_of_its_loss() -> None:
         assert w.grad is not None
         assert torch.cosine_similarity(w.grad.flatten(), true[name].flatten(), dim=0) > 0.999
         assert float(w.grad.norm()) == pytest.approx(float(true[name].norm() * 12.5), rel=0.02)
+
+
+def converting(dac: int | None, adc: int | None, **options: float) -> ResistiveNetwork:
+    net = Layered(inputs=784, hidden=(8,), outputs=10)
+    hw = generic(0.02).replace(dac=Dac(bits=dac), adc=Adc(bits=adc))
+    return ResistiveNetwork(net, hw, temperature_V=0.002, learning=Learning(new_chips=False), seed=4, **options)
+
+
+def test_sources_have_the_levels_of_the_dac_and_outputs_those_of_the_adc() -> None:
+    x, _ = next(iter(digits(100)))
+    model = converting(dac=5, adc=3)
+    steps = model.volts(x) / (0.2 / 15)  # 2^(5-1) - 1 levels on each side of zero
+    assert torch.allclose(steps, steps.round(), atol=1e-4) and len(steps.round().unique()) == 16
+    assert bool((model.volts(x)[x.flatten(1) == 0] == 0).all())  # black draws no current
+    loose = converting(dac=5, adc=None)
+    assert torch.equal(loose.volts(x), model.volts(x))
+    assert torch.equal(converting(dac=None, adc=3).volts(x), 0.2 * x.flatten(1))
+    volts = torch.linspace(-0.03, 0.03, 999).unsqueeze(1)
+    assert loose.read(volts) is volts
+    codes = model.read(volts) / (8 * 0.002 / 3)  # 7 levels from -8 to 8 temperatures
+    assert torch.allclose(codes, (volts / (8 * 0.002 / 3)).round().clamp(-3, 3), atol=1e-4)
+    narrow, free = converting(dac=5, adc=3, output_V=0.001).eval(), loose.eval()(x) / (0.5 / 3)
+    assert torch.allclose(narrow(x) / (0.5 / 3), free.round().clamp(-3, 3), atol=1e-3) and len(narrow(x).unique()) > 2
+    assert torch.equal(converting(dac=5, adc=3, output_V=1.0).eval()(x), torch.zeros(len(x), 10))
+    with pytest.raises(InputError, match=r"output_V = 0\.0"):
+        converting(dac=5, adc=3, output_V=0.0)
+
+
+def test_training_sees_the_codes_and_nudges_the_nodes() -> None:
+    """The gradient at saturated codes is that of the loss at the codes, handed to the nodes unclipped."""
+    x, y = next(iter(digits(100)))
+    model = converting(dac=5, adc=3, output_V=0.0002)
+    logits = model(x)
+    assert float(logits.detach().abs().max()) == pytest.approx(0.1)  # all at the ends of 0.2 mV over 2 mV
+    torch.nn.functional.cross_entropy(logits, y).backward()
+    codes, free = logits.detach().requires_grad_(), model.at_rest(x, model.wanted())
+    torch.nn.functional.cross_entropy(codes, y).backward()
+    assert codes.grad is not None
+    true = implicit_gradients(model.net, model.wanted(), free, codes.grad / model.temperature_V)
+    for name, w in model.w.items():
+        assert w.grad is not None
+        assert torch.cosine_similarity(w.grad.flatten(), true[name].flatten(), dim=0) > 0.98
+
+
+def test_chips_are_judged_by_what_the_adc_reads() -> None:
+    model = converting(dac=5, adc=3, output_V=1.0)  # one code for all outputs: the first class is the answer
+    data = load_dataset("mnist-mini")
+    test = list(Batches(data.test_x[:60], data.test_y[:60], 60, mean=(0.0,), std=(1.0,)))
+    found = evaluate_on_chips(model, test, chips=1).data["correct"].to_numpy().flatten()
+    assert (found == (data.test_y[:60] == 0).numpy()).all()
 
 
 def train(

@@ -249,7 +249,7 @@ def test_noise_with_a_memory_keeps_the_probability_of_a_free_spin_and_correlates
     graph = Graph(4, torch.zeros(0, 2, dtype=torch.int64), torch.zeros(4, dtype=torch.int64))
     biases = torch.tensor([0.0, 0.3, -0.5, 1.0])
     rho, chains, sweeps = 0.8, 40_000, 6
-    words, memory = [], None
+    words, memory = [], torch.full((1, chains), math.nan, dtype=torch.float64)
     p, q = reference.chain_keys(3, chains)
     for sweep in range(sweeps):
         word = reference.words(reference.update_keys(3, sweep, torch.arange(1), 1), (p, q))
@@ -263,6 +263,27 @@ def test_noise_with_a_memory_keeps_the_probability_of_a_free_spin_and_correlates
     generator = rng.stream(0, "colour")
     spins = sampler.run(random_spins(chains, graph, generator), torch.zeros(0), biases, 1.0, 5, generator=generator)
     assert ((spins.double().mean(0) - torch.tanh(biases.double())).abs() < 5 / math.sqrt(chains)).all()
+
+
+def test_noise_with_a_memory_keeps_it_from_sample_to_sample() -> None:
+    graph = Graph(2, torch.zeros(0, 2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64))
+    rho, chains, generator = 0.8, 20_000, rng.stream(0, "carried")
+    sampler, start = BlockGibbs(graph, pbit=PBit(correlation=rho)), random_spins(chains, graph, generator)
+    nothing = torch.zeros(0), torch.zeros(2)
+    kept = sampler.collect(start, *nothing, samples=4, generator=generator).double()
+    for lag in (1, 2):  # signs of two normals of correlation r agree as (2 / pi) asin r
+        found = float((kept[lag:] * kept[:-lag]).mean())
+        assert abs(found - 2 / math.pi * math.asin(rho**lag)) < 6 / math.sqrt(chains)
+    memory = sampler.memory(start)
+    assert memory is not None
+    sampler.run(start, *nothing, generator=generator, memory=memory)
+    before = memory.clone()
+    held = torch.tensor([True, False])
+    sampler.run(start, *nothing, generator=generator, clamped=held, memory=memory)
+    assert torch.equal(memory[:, 0], before[:, 0]) and not (memory[:, 1] == before[:, 1]).any()
+    assert BlockGibbs(graph).memory(start) is None
+    with pytest.raises(InputError, match=r"memory \(5, 2\) .* for spins \(20000, 2\)"):
+        sampler.run(start, *nothing, generator=generator, memory=memory[:5])
 
 
 def test_noise_with_a_memory_changes_the_law_of_coupled_spins() -> None:

@@ -11,6 +11,7 @@ from mho.ebm import diagnostics
 from mho.ebm.spins import (
     BlockGibbs,
     Ising,
+    PBit,
     PersistentChains,
     all_states,
     bipartite,
@@ -122,6 +123,20 @@ def test_chains_live_on_and_resume_from_spins_and_generator() -> None:
     second = PersistentChains(BlockGibbs(graph), 40, rng.stream(9, "another"))
     second.spins, second.generator = first.spins, first.generator
     assert torch.equal(run(4, second), whole)
+
+
+def test_the_noise_of_persistent_chains_remembers_from_step_to_step_and_resumes_with_its_memory() -> None:
+    graph, rho = sparse_graph(2, torch.tensor([[0, 1]])), 0.9
+    j, h = torch.zeros(1), torch.zeros(2)
+    chains = PersistentChains(BlockGibbs(graph, pbit=PBit(correlation=rho)), 10_000, rng.stream(0, "remembers"))
+    before = chains.advance(j, h).double()
+    after = chains.advance(j, h).double()
+    assert abs(float((before * after).mean()) - 2 / math.pi * math.asin(rho)) < 0.04  # 0 where noise begins anew
+    other = PersistentChains(chains.sampler, 10_000, rng.stream(1, "other"))
+    assert chains.memory is not None
+    other.spins, other.memory = chains.spins, chains.memory.clone()
+    other.generator.set_state(chains.generator.get_state())
+    assert torch.equal(other.advance(j, h), chains.advance(j, h))
 
 
 def test_a_machine_on_ideal_hardware_is_itself() -> None:

@@ -130,19 +130,24 @@ def overdamped(
       the bias is of second order in the step (Leimkuhler and Matthews, Appl. Math. Res. Express 2013).
     * ``"metropolis"``: Euler's step as a proposal, accepted with the ratio of Metropolis and Hastings: no bias for any
       energy, at the cost of two energies a step and of a digital comparison (Roberts and Tweedie, Bernoulli 2, 1996).
+      The ratio is that of white proposals at T, so noise of another temperature or colour is refused here.
 
-    ``noise``: what the hardware delivers (default: white, at the temperature asked for). A temperature that is wrong
-    by a factor samples E / that factor. ``keep_every`` n > 0 keeps each n-th state. ``limit``: |x| beyond it counts as
-    divergence. The normals come from ``generator`` on the CPU in float32.
+    ``noise``: what the hardware delivers (default: white, at the temperature asked for). White noise whose power is
+    wrong by a factor f makes Euler's and the averaged scheme those of the temperature f T, with their biases there;
+    coloured noise gives slow and fast modes different temperatures. ``keep_every`` n > 0 keeps each n-th state.
+    ``limit``: |x| beyond it counts as divergence. The normals come from ``generator`` on the CPU in float32.
 
-    Raises :class:`mho.errors.InputError` for a temperature or step not above 0, energies that are not [B] and an
-    unknown scheme; :class:`mho.ebm.relax.RelaxationError` for a state that runs away, with the numbers.
+    Raises :class:`mho.errors.InputError` for a temperature or step not above 0, energies that are not [B], an unknown
+    scheme, and ``"metropolis"`` with noise that is not white at T; :class:`mho.ebm.relax.RelaxationError` for a state
+    that runs away, with the numbers.
     """
     where = "mho.ebm.overdamped"
     _check(where, x, step, temperature, steps)
     if scheme not in ("euler", "averaged", "metropolis"):
         raise InputError(f"{where}: scheme {scheme!r} is unknown. Known: euler, averaged, metropolis.")
     source = DeviceNoise() if noise is None else noise
+    if scheme == "metropolis":
+        _check_proposals(where, source)
     size = math.sqrt(2 * step * temperature)
     x, state = x.detach().clone(), source.start(x, generator)
     before, state = source.step(state, generator)
@@ -167,6 +172,18 @@ def overdamped(
             kept.append(x)
     rate = accepted / steps if scheme == "metropolis" and steps else 1.0
     return Run(x, torch.stack(kept) if kept else None, acceptance=rate)
+
+
+def _check_proposals(where: str, noise: DeviceNoise) -> None:
+    """Raise :class:`InputError` for ``noise`` whose proposals have another law than the test of acceptance takes."""
+    if noise.temperature_error == 0 and (noise.correlation == 0 or noise.whitened):
+        return
+    raise InputError(
+        f"{where}: scheme 'metropolis' with noise of temperature_error = {noise.temperature_error}, correlation = "
+        f"{noise.correlation}{'' if noise.whitened else ', not whitened'}. Cause: the test of acceptance takes "
+        "proposals to be white at the temperature asked for; with others the law is neither exp(-E / T) nor that of "
+        "another temperature. Way out: scheme='averaged', or calibrated (temperature_error=0) and whitened noise."
+    )
 
 
 def _accept(

@@ -24,7 +24,8 @@ class Schedule:
     """``sweeps`` of block Gibbs at each step. ``readout``: what is read as the image.
 
     ``last``: the pixels' last values. ``majority``: the sign of each pixel's sum over the second half of the last
-    step's sweeps: a low-pass filter on each output, which takes away the flicker of single pixels.
+    step's sweeps: a low-pass filter on each output, which takes away the flicker of single pixels. The pixels are then
+    read after each of these sweeps.
     """
 
     sweeps: int = 30
@@ -36,6 +37,14 @@ class Schedule:
                 f"Schedule: sweeps = {self.sweeps}, readout = {self.readout!r}. Fix: 2 sweeps or more; 'last' or "
                 "'majority'."
             )
+
+    @property
+    def last_reads(self) -> int:
+        """How often the last step's pixels are read: once, or in each sweep of the majority (odd: no ties)."""
+        if self.readout == "last":
+            return 1
+        late = self.sweeps // 2
+        return late - 1 + late % 2
 
 
 def chip_steps(model: DenoisingModel, sampler: VirtualSampler, chip_seed: int) -> tuple[Step, ...]:
@@ -102,8 +111,7 @@ def _majority(
     visible: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
-    late = schedule.sweeps // 2
-    late -= 1 - late % 2  # an odd number: no ties
+    late = schedule.last_reads
     spins = machine.run(spins, step.couplings, fields, sweeps=schedule.sweeps - late, generator=generator)
     total = torch.zeros(len(spins), len(visible))
     for _ in range(late):

@@ -80,12 +80,14 @@ def sampler_energy(model: DenoisingModel, schedule: Schedule, *, activity: float
     """The p-bit sampler. E = updates (E_bit + E_field + activity sum_neighbours C V^2 / 2) + bits moved E_latch.
 
     The wire to a neighbour is as long as their distance along rows and columns. ``activity``: share of updates in which
-    a spin changes; 1/2 is that of a free one, so an upper bound. Moved: each step's noisy image is clamped, and read.
+    a spin changes; 1/2 is that of a free one, so an upper bound. Moved: each step's noisy image is clamped, and its
+    pixels are read once; the last step's as often as the readout asks for (:attr:`Schedule.last_reads`).
     """
     updates = updates_an_image(model, schedule)
     charge = WIRE_fF_UM.value * PITCH_UM.value * (SIGNAL_V.value * SIGNAL_V.value) * 0.5
     neighbours = mean_wire(model)
-    bits = 2 * model.steps * len(model.placement.visible)
+    moves = model.steps + (model.steps - 1) + schedule.last_reads
+    bits = moves * len(model.placement.visible)
     return Energy(
         {
             "random bits": RANDOM_BIT.value * (updates * _fJ),
@@ -110,7 +112,7 @@ def digital_sampler_energy(model: DenoisingModel, schedule: Schedule) -> Energy:
     """The same chain on digital hardware of 45 nm: for each update the couplings are read and added.
 
     An update: as many 8-bit additions and 4-bit couplings from memory as neighbours, one 32-bit addition and 8 bits of
-    a table for the random number and the sigmoid.
+    a table for the random number and the sigmoid. Spins, pixels and the readout are not counted, in its favour.
     """
     updates = updates_an_image(model, schedule)
     degree = 2.0 * model.placement.graph.n_edges / model.placement.graph.nodes

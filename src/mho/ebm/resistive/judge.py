@@ -32,12 +32,14 @@ def right(
 ) -> NDArray[np.bool_]:
     """Which images are classified right on conductances ``g_uS``, bool [images].
 
+    Outputs are read through the ADC (:meth:`ResistiveNetwork.read`); of equal codes the first one wins.
     ``noise_seed``: fresh read noise, batch n from the stream (seed, n); ``None``: noiseless reads.
     """
     found = []
     for number, (x, y) in enumerate(batches):
         seed = None if noise_seed is None else derive_seed(noise_seed, "batch", number)
-        found.append((model.at_rest(x, g_uS, noise_seed=seed, hw=hw).outputs.argmax(1) == y).numpy())
+        volts = model.read(model.at_rest(x, g_uS, noise_seed=seed, hw=hw).outputs)
+        found.append((volts.argmax(1) == y).numpy())
     if not found:
         raise InputError("resistive network: no batch to judge on. Fix: check the subset.")
     return np.concatenate(found)
@@ -60,7 +62,8 @@ def evaluate_on_chips(
 
     ``models``: one, or one a training seed. Chip i is that of the lot ``seed``, as in ``mho.fabricate``.
     ``noise_scales`` multiply every random source of the hardware; all share a chip's normals. ``ages``: seconds or text
-    ("1 day") after programming (empty: as the hardware says). ``clean``: the wanted conductances, reads without noise.
+    ("1 day") after programming (empty: as the hardware says). ``clean``: the wanted conductances, reads without noise,
+    the same converters.
     ``batches`` are read once a chip, age and scale. ``tell(done, total)`` after each.
     """
     nets = [models] if isinstance(models, ResistiveNetwork) else list(models)

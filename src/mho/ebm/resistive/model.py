@@ -9,7 +9,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mho.ebm.conductances import quantized_states, state_bits
 from mho.ebm.resistive.chips import conductances_uS, on_chip
 from mho.ebm.resistive.learning import Variant, ep_gradients
 from mho.ebm.resistive.network import Conductances, Layered
@@ -17,6 +16,7 @@ from mho.ebm.resistive.reads import read_currents_uA
 from mho.ebm.resistive.solve import Rest, Solver, rest
 from mho.errors import InputError
 from mho.hardware.spec import Hardware
+from mho.physics.converters import quantize
 from mho.rng import derive_seed, stream
 
 
@@ -33,19 +33,24 @@ class Learning:
     variant: Variant = "centred"
     new_chips: bool = True
     read_noise: bool = True
-    solver: Solver = field(default_factory=lambda: Solver(tolerance=1e-5))
+    solver: Solver = field(default_factory=Solver)
 
 
 class ResistiveNetwork(nn.Module):
-    """``forward(x)``: images [batch, ...] in [0, 1] to logits v_out / temperature_V, [batch, outputs].
+    """``forward(x)``: images [batch, ...] in [0, 1] to logits, read(v_out) / temperature_V, [batch, outputs].
 
-    Sources stand at +-x input_V, through the DAC's bits where ``hw`` has one. In training each forward pass is on a new
-    chip of ``hw`` and backward runs the nudged phases on that chip; the gradient, which is that of the chip's
-    conductances, is applied to the wanted ones. In eval mode the wanted conductances answer; :meth:`on_chip`
-    gives those of a chip for ``voltages``. Call :meth:`project` after each optimiser step.
+    Where ``hw`` has converters with bits, sources stand at +-x input_V on the DAC's levels, of full scale ``input_V``,
+    and the output voltages are read on the ADC's levels, of full scale ``output_V``, in training and on chips
+    (:meth:`read`). The nudge follows the voltages that are read.
 
-    ``fill``: the start, conductances uniform over the lowest ``fill`` of the range. ``seed``: of the start and of the
-    training chips.
+    In training each forward pass is on a new chip of ``hw`` and backward runs the nudged phases on that chip; the
+    gradient, which is that of the chip's conductances, is applied to the wanted ones. In eval mode the wanted
+    conductances answer; :meth:`on_chip` gives those of a chip for :meth:`at_rest`. Call :meth:`project` after each
+    optimiser step.
+
+    ``output_V``: default 8 ``temperature_V``, logits from -8 to 8; outputs beyond it are read as its ends. ``fill``:
+    the start, conductances uniform over the lowest ``fill`` of the range. ``seed``: of the start and of the training
+    chips.
     """
 
     steps: Tensor
@@ -57,12 +62,15 @@ class ResistiveNetwork(nn.Module):
         *,
         input_V: float = 0.2,
         temperature_V: float = 0.01,
+        output_V: float | None = None,
         fill: float = 0.2,
         learning: Learning | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("input_V", input_V), ("temperature_V", temperature_V), ("fill", fill)):
+        self.output_V = 8.0 * temperature_V if output_V is None else output_V
+        scales = {"input_V": input_V, "temperature_V": temperature_V, "output_V": self.output_V, "fill": fill}
+        for name, value in scales.items():
             if not 0.0 < value < float("inf"):
                 raise InputError(f"ResistiveNetwork: {name} = {value!r} must be above 0 and finite.")
         self.net, self.hw, self.learning = net, hw, learning or Learning()
@@ -76,9 +84,20 @@ class ResistiveNetwork(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def volts(self, x: Tensor) -> Tensor:
-        """Source voltages [batch, inputs] of images."""
+        """Source voltages [batch, inputs] of images, on the 2**bits - 1 levels of the DAC (0 V among them)."""
         v = x.flatten(1) * self.input_V
-        return quantized_states(v, state_bits(self.hw), -self.input_V, self.input_V)
+        dac = self.hw.dac
+        return v if dac is None or dac.bits is None else quantize(v, self.input_V, dac.bits)
+
+    def read(self, outputs: Tensor) -> Tensor:
+        """Output voltages [batch, outputs] on the 2**bits - 1 levels of the ADC from -output_V to output_V.
+
+        Straight-through, beyond the ends too: what is nudged is the node, not the code. Without an ADC the very tensor.
+        """
+        adc = self.hw.adc
+        if adc is None or adc.bits is None:
+            return outputs
+        return outputs + (quantize(outputs, self.output_V, adc.bits) - outputs).detach()
 
     def wanted(self) -> dict[str, Tensor]:
         """The conductances that training wants, uS."""
@@ -93,7 +112,7 @@ class ResistiveNetwork(nn.Module):
     def at_rest(
         self, x: Tensor, g_uS: Conductances, *, noise_seed: int | None = None, hw: Hardware | None = None
     ) -> Rest:
-        """The state of rest for images ``x`` on conductances ``g_uS``.
+        """The state of rest for images ``x`` on conductances ``g_uS``: voltages of the circuit, before :meth:`read`.
 
         ``noise_seed``: under fresh read noise, of ``hw`` where given (else the network's hardware).
         """
@@ -101,11 +120,11 @@ class ResistiveNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not (self.training and torch.is_grad_enabled()):
-            return self.at_rest(x, self.wanted()).outputs / self.temperature_V
+            return self.read(self.at_rest(x, self.wanted()).outputs) / self.temperature_V
         weights = [self.w[name] for name in self.net.shapes]
         outputs = cast(Tensor, _Phases.apply(self.volts(x), self, *weights))  # type: ignore[no-untyped-call]
         self.steps += 1
-        return outputs / self.temperature_V
+        return self.read(outputs) / self.temperature_V
 
     @torch.no_grad()
     def project(self) -> None:

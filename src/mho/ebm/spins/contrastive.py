@@ -42,8 +42,9 @@ def with_visible(spins: Tensor, data: Tensor, visible: Tensor) -> Tensor:
 class PersistentChains:
     """Chains of the model that a training step advances instead of starting anew.
 
-    ``spins`` [C, N] is the whole state besides the ``generator``; save both to resume. ``visible``: the nodes that data
-    fill (default all). Source: Tieleman, ICML 2008; Younes, Stochastics 65 (1999).
+    ``spins`` [C, N] and the ``generator`` are the whole state; save both to resume, and ``memory`` too where the noise
+    of the p-bits has one (``PBit.correlation``; else it is ``None``). ``visible``: the nodes that data fill (default
+    all). Source: Tieleman, ICML 2008; Younes, Stochastics 65 (1999).
     """
 
     sampler: BlockGibbs
@@ -51,21 +52,26 @@ class PersistentChains:
     generator: torch.Generator
     visible: Tensor | None = None
     spins: Tensor = field(init=False)
+    memory: Tensor | None = field(init=False)
 
     def __post_init__(self) -> None:
         if self.chains < 1:
             raise InputError(f"mho.ebm.spins.PersistentChains: {self.chains} chains; give at least 1.")
         self.spins = random_spins(self.chains, self.sampler.graph, self.generator)
+        self.memory = self.sampler.memory(self.spins)
 
     def advance(self, couplings: Tensor, biases: Tensor, beta: float = 1.0, sweeps: int = 1) -> Tensor:
         """``sweeps`` more sweeps of the free-running chains; returns their ``spins``."""
-        self.spins = self.sampler.run(self.spins, couplings, biases, beta, sweeps, generator=self.generator)
+        self.spins = self.sampler.run(
+            self.spins, couplings, biases, beta, sweeps, generator=self.generator, memory=self.memory
+        )
         return self.spins
 
     def posterior(self, data: Tensor, couplings: Tensor, biases: Tensor, beta: float = 1.0, sweeps: int = 1) -> Tensor:
         """Spins [B, N] with the ``data`` [B, V] in the visible nodes and the hidden ones drawn given them.
 
-        Hidden nodes start from fair coins; where none of them is joined with another, one sweep is exact.
+        Hidden nodes start from fair coins, and noise with a memory begins anew; where none of them is joined with
+        another, one sweep is exact.
         """
         graph = self.sampler.graph
         if self.visible is None:

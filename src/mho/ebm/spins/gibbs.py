@@ -1,5 +1,6 @@
 """Block Gibbs sampling: all spins of a colour at once, many chains side by side."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -45,6 +46,15 @@ class BlockGibbs:
         """The graph as the kernel reads it."""
         return kernel.Layout.of(self.graph)
 
+    def memory(self, spins: Tensor) -> Tensor | None:
+        """What the noise of p-bits with ``correlation`` remembers, before it begins, for ``spins`` [B, N].
+
+        [B, N] float64 of NaN, which :meth:`run` and :meth:`collect` write; ``None`` where noise remembers nothing.
+        """
+        if self.pbit.correlation == 0:
+            return None
+        return torch.full(spins.shape, math.nan, dtype=torch.float64, device=spins.device)
+
     def run(
         self,
         spins: Tensor,
@@ -55,12 +65,15 @@ class BlockGibbs:
         *,
         generator: torch.Generator,
         clamped: Tensor | None = None,
+        memory: Tensor | None = None,
     ) -> Tensor:
         """``sweeps`` updates of every free spin; a new tensor of the shape, dtype and device of ``spins``.
 
         ``spins`` [B, N] of -1 and +1; ``couplings`` [E]; ``biases`` [N], or [B, N] where each chain has its own field;
         ``clamped`` [N] bool: nodes that keep their values (of each chain's own). One seed is drawn from ``generator``;
         the result is a function of it and of the chain's number, not of threads, device or the chains beside it.
+        ``memory``: of :meth:`memory`, changed in place, so that noise with ``correlation`` goes on from the run before;
+        without it the noise begins anew here.
 
         Raises :class:`mho.errors.InputError` for shapes that do not fit, spins that are not +-1, NaN couplings, a
         temperature of zero or below, and fewer than 0 sweeps.
@@ -71,6 +84,11 @@ class BlockGibbs:
             raise InputError(f"mho.ebm.spins: biases of {biases.shape[0]} chains for spins of {spins.shape[0]}.")
         if sweeps < 0:
             raise InputError(f"mho.ebm.spins: {sweeps} sweeps; give 0 or more.")
+        if memory is not None and (memory.shape != spins.shape or memory.dtype != torch.float64):
+            raise InputError(
+                f"mho.ebm.spins: memory {tuple(memory.shape)} {memory.dtype} for spins {tuple(spins.shape)}. Fix: "
+                "BlockGibbs.memory(spins), float64 of the same shape."
+            )
         blocks = self._free(clamped)
         seed = int(torch.randint(0, 2**62, (1,), generator=generator, device=generator.device))
         device = spins.device
@@ -83,7 +101,8 @@ class BlockGibbs:
                 return kernel.run(self.layout, spins, blocks, j, h, gains, seed, sweeps)
             state = spins.t().to(torch.float32, memory_format=torch.contiguous_format, copy=True).contiguous()
             columns = h.t() if h.dim() == 2 else h[:, None]
-            reference.sweep_blocks(state, self.graph, blocks, j, columns, gains, seed, sweeps, self.pbit.correlation)
+            rho, past = self.pbit.correlation, None if memory is None else memory.t()
+            reference.sweep_blocks(state, self.graph, blocks, j, columns, gains, seed, sweeps, rho, past)
             return state.t().to(spins.dtype).contiguous()
 
     def collect(
@@ -97,14 +116,16 @@ class BlockGibbs:
         every: int = 1,
         generator: torch.Generator,
         clamped: Tensor | None = None,
+        memory: Tensor | None = None,
     ) -> Tensor:
         """``samples`` states of each chain [samples, B, N], ``every`` sweeps apart; the last one is their new state.
 
-        Arguments and errors as in :meth:`run`. Noise with a memory starts anew at each sample.
+        Arguments and errors as in :meth:`run`. Noise with a memory keeps it from sample to sample.
         """
         kept = []
+        memory = self.memory(spins) if memory is None else memory
         for _ in range(samples):
-            spins = self.run(spins, couplings, biases, beta, every, generator=generator, clamped=clamped)
+            spins = self.run(spins, couplings, biases, beta, every, generator=generator, clamped=clamped, memory=memory)
             kept.append(spins)
         return torch.stack(kept)
 

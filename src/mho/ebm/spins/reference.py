@@ -43,10 +43,13 @@ def decide(logit2: Tensor, word: Tensor) -> Tensor:
     return torch.where(against ^ negative, -1.0, 1.0)
 
 
-def coloured(word: Tensor, before: Tensor | None, correlation: float) -> tuple[Tensor, Tensor]:
-    """(words, g): the words through the normal AR(1) process g' = rho g + sqrt(1 - rho^2) n, in float64."""
+def coloured(word: Tensor, before: Tensor, correlation: float) -> tuple[Tensor, Tensor]:
+    """(words, g): the words through the normal AR(1) process g' = rho g + sqrt(1 - rho^2) n, in float64.
+
+    Where ``before`` is NaN the process begins: g' = n.
+    """
     normal = torch.special.ndtri((word.to(torch.float64) + 0.5) / 2**32)
-    g = normal if before is None else correlation * before + math.sqrt(1 - correlation**2) * normal
+    g = torch.where(before.isnan(), normal, correlation * before + math.sqrt(1 - correlation**2) * normal)
     return (torch.special.ndtr(g) * 2**32).floor().clamp(max=2**32 - 1).to(torch.int64), g
 
 
@@ -60,26 +63,29 @@ def sweep_blocks(
     seed: int,
     sweeps: int,
     correlation: float = 0.0,
+    memory: Tensor | None = None,
 ) -> Tensor:
     """``sweeps`` passes over ``blocks``, each block at once. ``spins`` [N, B] float32 of +-1, changed in place.
 
     ``couplings`` [E], ``biases`` [N, 1] or [N, B], ``gains`` [N] = 2 beta / ln 2, float32, all on one device; nodes
-    outside the blocks keep their values. Fields are summed in the order of the edges.
+    outside the blocks keep their values. Fields are summed in the order of the edges. ``memory`` [N, B] float64: g of
+    the noise with ``correlation``, NaN where it has yet to begin, changed in place; default: it begins here.
     """
     device = spins.device
     near, which = (t.to(device) for t in graph.table)
     weights = torch.cat([couplings, couplings.new_zeros(1)])[which]
     p, q = (key.to(device) for key in chain_keys(seed, spins.shape[1]))
-    memory: list[Tensor | None] = [None] * len(blocks)
+    if correlation > 0 and memory is None:
+        memory = torch.full(spins.shape, math.nan, dtype=torch.float64, device=device)
     for sweep in range(sweeps):
-        for index, block in enumerate(blocks):
+        for block in blocks:
             a, b = (key.to(device) for key in update_keys(seed, sweep, block, graph.nodes))
             here = block.to(device)
             field = biases[here].expand(-1, spins.shape[1]).clone()
             for slot in range(near.shape[1]):
                 field += weights[here, slot, None] * spins[near[here, slot]]
             word = words((a, b), (p, q))
-            if correlation > 0:
-                word, memory[index] = coloured(word, memory[index], correlation)
+            if memory is not None and correlation > 0:
+                word, memory[here] = coloured(word, memory[here], correlation)
             spins[here] = decide(field * gains[here, None], word)
     return spins

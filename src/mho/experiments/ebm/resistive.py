@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -29,7 +29,7 @@ from mho.evaluation.result import Result
 from mho.experiments.ebm.described import RunSettings, begin
 from mho.experiments.ebm.kept import Ages
 from mho.experiments.ebm.resistive_judge import Judge, digital, test_images, training_images
-from mho.experiments.ebm.resistive_page import Finding, page
+from mho.experiments.ebm.resistive_page import Certificate, Finding, page
 from mho.experiments.folder import make_folder
 from mho.experiments.networks import Say
 from mho.experiments.run import RunSummary
@@ -39,7 +39,7 @@ from mho.hardware.spec import Hardware
 from mho.reporting.api import report
 from mho.train import History, TrainSettings, fit
 
-_SHOWN = 64
+_SHOWN, _CERTIFIED = 64, 4
 
 
 class Settings(RunSettings):
@@ -197,7 +197,7 @@ def _finding(
         cost=cost,
         power_by_layer_uW=tuple(layers),
         residuals=settled.residuals,
-        certificate=_certificate(model, images[:4], g),
+        certificate=certificate(model, images[:_CERTIFIED], g),
         trace_hidden=trace[0],
         trace_outputs=trace[1],
         trace_energy_uW=trace[2],
@@ -207,11 +207,21 @@ def _finding(
     )
 
 
-def _certificate(model: ResistiveNetwork, images: torch.Tensor, g: dict[str, torch.Tensor]) -> float:
-    """Largest relative Kirchhoff residual of a few images in float64, branch by branch."""
+def certificate(model: ResistiveNetwork, images: torch.Tensor, g: dict[str, torch.Tensor]) -> Certificate:
+    """Of ``images`` on conductances ``g``: the state of rest as training and chips find it, beside float64's."""
     wide = {name: value.double() for name, value in g.items()}
-    found = rest(model.net, wide, model.volts(images).double(), solver=Solver(tolerance=1e-12))
-    return float(kirchhoff(model.net, wide, found).max())
+    exact = rest(model.net, wide, model.volts(images).double(), solver=Solver(tolerance=1e-12))
+    used = model.at_rest(images, g)
+    widened = replace(exact, states=tuple(v.double() for v in used.states))
+    pairs = zip(widened.states, exact.states, strict=True)
+    return Certificate(
+        images=len(images),
+        dtype=str(used.outputs.dtype).removeprefix("torch."),
+        tolerance=model.learning.solver.tolerance,
+        in_use=float(kirchhoff(model.net, wide, widened).max()),
+        in_use_V=max(float((ours - true).abs().max() / true.abs().max()) for ours, true in pairs),
+        float64=float(kirchhoff(model.net, wide, exact).max()),
+    )
 
 
 def _trace(
@@ -243,7 +253,7 @@ def _summary(settings: Settings, found: Finding, digital: float, wall_s: float) 
         "images": int(described.data.sizes["image"]),
         "inference": found.cost.numbers(),
         "power_by_layer_uW": list(found.power_by_layer_uW),
-        "kirchhoff_residual": found.certificate,
+        "kirchhoff_residual": asdict(found.certificate),
         "output_spread_V": found.output_spread_V,
         "share_at_bounds": found.at_bounds,
         "refused_steps": sum(h.refused for h in found.histories),
