@@ -122,6 +122,8 @@ def test_allocate_saves_energy_within_the_points_it_may_lose() -> None:
     found = allocate(analog, [(x, y)], points=1.0, chips=4, halvings=2)
     assert found.accuracy_after >= found.accuracy_before - 1.0
     assert found.saved("array") > 1 and found.saved("array", "adc") > 1
+    with pytest.raises(InputError, match=r"part 'dac' has no price: must be one of .*array"):
+        found.saved("array", "dac")
     assert found.saved() == pytest.approx(found.before.total_J.typical / found.after.total_J.typical)
     again = mho.evaluate(found.apply(analog), [(x, y)], chips=4, seed=1_000_003)
     assert float(again.accuracy().mean()) == pytest.approx(found.accuracy_after)

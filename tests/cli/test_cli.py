@@ -1,5 +1,6 @@
 """The command line as a person meets it: help, tables, errors, exit codes."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import torch
 import mho
 from mho.cli import main
 from mho.cli.runs import chosen_seeds, open_in_browser
+from mho.costs.text import quantity_text
 from mho.hardware import load_hardware, preset_names
 
 SRC = Path(mho.__file__).parents[1]
@@ -203,6 +205,13 @@ def test_evaluate_and_report_a_finished_run(call, finished, tmp_path):
     assert code == 0 and saved.with_suffix(".html").is_file()
     code, out, _ = call("report", folder, "--out", tmp_path / "page.html")
     assert code == 0 and "hardware-aware" in out and (tmp_path / "page.html").is_file()
+    told = json.loads((folder / "summary.json").read_text())["energy"]
+    assert out.splitlines()[-2] == told["sentence"] == finished[1].splitlines()[-2]
+    for printed in (out, finished[1]):
+        rows = {line.split("  ")[0]: line for line in printed.splitlines()}
+        for name, start in (("analog_J", "analog, hardware-aware, mean over chips"), ("fp32_J", "digital fp32")):
+            row = next(line for key, line in rows.items() if key.startswith(start))
+            assert row.endswith(quantity_text(told[name][2], "J")) and quantity_text(told[name][1], "J") in row
 
 
 def test_a_wrong_network_of_a_run_is_answered_with_the_nearest(call, finished):

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 import mho
 from mho.cli.energy import energy as command
 from mho.costs import NotMeasured, energy
+from mho.costs.components import check_prices
 from mho.costs.digital import ON_CHIP_BITS, Work, baseline
-from mho.costs.meter import Rapl, find_counter
+from mho.costs.meter import Rapl, find_counter, measure
 from mho.errors import ConversionError, HardwareError, InputError
 from mho.hardware import AdcCost, Cost, Hardware, Mapping, Quantity, dump_hardware, load_hardware
 
@@ -99,6 +100,9 @@ def test_the_verdict_follows_the_spread():
     ratio = good.against("fp32")
     assert ratio.low == near(next(d for d in good.digital if d.format == "fp32").total_J.low / good.total_J.high)
     assert "No verdict" in energy(small(), X, "pcm-joshi2020").verdict("int8")
+    for ask in (good.against, good.verdict):
+        with pytest.raises(InputError, match=r"format 'int3': must be one of fp32, int8, int4"):
+            ask("int3")
 
 
 def test_no_verdict_names_hardware_layers_and_the_way_out():
@@ -167,6 +171,8 @@ def test_products_of_data_with_data_are_priced_as_digital():
     assert found.other_macs == 2 * 5 * 5 * 8
     assert found.parts_J["digital rest"].typical == near(400 * 0.3e-12)
     assert len(found.layers) == 4
+    assert any(part.startswith("memory traffic of what no crossbar holds, on both") for part in found.left_out)
+    assert not any("memory traffic" in part for part in energy(small(), X, priced()).left_out)
 
 
 # --- counters --------------------------------------------------------------------------------------------------------
@@ -177,8 +183,37 @@ def test_where_there_is_no_counter_a_sentence_says_so(monkeypatch, tmp_path: Pat
     found = energy(small(), X, priced(), measured=True)
     assert isinstance(found.measured, NotMeasured)
     assert "not measured here: no RAPL counter that can be read" in str(found)
+    told = found.to_dict()["measured"]
+    assert told["joules"] is None and "no RAPL counter" in told["reason"]
     monkeypatch.setattr("mho.costs.meter.NVML_LIBRARY", "libno-such-nvml.so")
     assert "no NVML counter" in str(find_counter("cuda:0"))
+
+
+class Counts:
+    """A counter that gives a joule more at each reading, and says whether it was closed."""
+
+    name, wraps_s = "made up", float("inf")
+
+    def __init__(self):
+        self.reads, self.closed = 0, 0
+
+    def read_J(self):
+        self.reads += 1
+        return float(self.reads)
+
+    def close(self):
+        self.closed += 1
+
+
+def test_what_was_measured_is_numbers_with_unit_source_and_batch_and_the_counter_is_closed(monkeypatch):
+    counter = Counts()
+    monkeypatch.setattr("mho.costs.api.find_counter", lambda device: counter)
+    monkeypatch.setattr("mho.costs.api.measure", partial(measure, seconds=1e-3))
+    told = energy(small(), X, priced(), measured=True).to_dict()["measured"]
+    assert told["joules"] * told["runs"] * told["batch"] == near(1.0) and told["batch"] == 4
+    assert (told["unit"], told["source"]) == ("J", "made up") and told["seconds"] > 0
+    assert counter.closed == 1
+    json.dumps(told)
 
 
 # --- what it cannot do -----------------------------------------------------------------------------------------------
@@ -214,6 +249,7 @@ def test_a_layer_that_is_not_mapped_is_named_and_counted_as_digital():
     assert [layer.name for layer in found.layers] == ["0.weight", "3.weight"]
     assert "1 (ConvTranspose2d) is not mapped and counted as digital" in str(found)
     assert found.other_macs == 3 * 2 * 9 * 16
+    assert any("what no crossbar holds (of its 54 weights too), on both sides" in part for part in found.left_out)
 
 
 def test_layers_that_the_example_does_not_reach_are_named():
@@ -269,6 +305,39 @@ def test_a_process_that_is_not_known_is_refused_with_the_way_out():
     bare = Cost(node_nm=250, supply_V=2.5)
     with pytest.raises(HardwareError, match=r"cost\.node_nm = 250.*Fix: give cost\.logic"):
         energy(small(), X, hw.replace(cost=bare))
+
+
+def test_in_a_process_without_a_fit_own_prices_are_enough_and_the_digital_network_is_at_45_nm():
+    torch.manual_seed(0)
+    net, x = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0), torch.rand(2, 5, 8)
+    hw = priced()
+    own = hw.replace(cost=replace(hw.cost, node_nm=250, supply_V=2.5))
+    check_prices(own.cost)
+    found, there = energy(net, x, own), energy(net, x, hw)
+    assert found.digital == there.digital and found.parts_J == there.parts_J and found.other_J is not None
+    assert found.process == "250 nm, 2.5 V (digital at 45 nm, 0.9 V)"
+    assert "not known at 250 nm and 2.5 V: the digital network" in str(found)
+    assert "not known at" not in str(there) and there.process == "45 nm, 0.9 V"
+    for key in ("add_pJ", "scale_pJ", "activation_pJ"):
+        with pytest.raises(HardwareError, match=rf"{key}.*cost\.move\.buffer_pJ"):
+            check_prices(replace(own.cost, logic=replace(own.cost.logic, **{key: None})))
+    with pytest.raises(HardwareError, match=r"cost\.move\.buffer_pJ"):
+        check_prices(replace(own.cost, move=replace(own.cost.move, buffer_pJ=None)))
+
+
+def test_one_name_with_several_prices_keeps_all_of_them():
+    hw = priced()
+    other = hw.replace(cost=replace(hw.cost, node_nm=14, supply_V=0.8, chip_static_mW=q(5.0)))
+    found = energy(mho.convert(small(), hw, where={"2": other}), X)
+    assert any("layers lie on several processes" in note for note in found.notes)
+    named = {c.name: c.value.typical for c in found.constants if c.name.endswith("chip_static_mW")}
+    assert named == {"priced (0.weight): chip_static_mW": 3.0, "priced (2.weight): chip_static_mW": 5.0}
+    tiles = sum(layer.place.tiles for layer in found.layers)
+    assert found.static_J.typical == near((3.0 + 5.0 + 0.2 * tiles) * 1e-3 * found.latency_s.typical)
+    # Other prices, the same chip: its static power flows once.
+    same = hw.replace(cost=replace(hw.cost, logic=replace(hw.cost.logic, add_pJ=q(9.0))))
+    found = energy(mho.convert(small(), hw, where={"2": same}), X)
+    assert found.static_J.typical == near((3.0 + 0.2 * tiles) * 1e-3 * found.latency_s.typical)
 
 
 def test_impossible_prices_are_refused_where_they_are_made(tmp_path: Path):

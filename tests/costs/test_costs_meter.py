@@ -151,9 +151,15 @@ class FakeNvml:
         self.codes = {"init": init, "energy": energy}
         self.mJ = {1: 5_000, 2: 70_000}
         self.asked: list[object] = []
+        self.started = 0
 
     def nvmlInit_v2(self) -> int:
+        self.started += self.codes["init"] == 0
         return self.codes["init"]
+
+    def nvmlShutdown(self) -> int:
+        self.started -= 1
+        return 0
 
     def nvmlDeviceGetHandleByIndex_v2(self, index: ctypes.c_uint, out: object) -> int:
         self.asked.append(index.value)
@@ -182,6 +188,9 @@ def test_nvml_counts_millijoules_of_the_gpu_that_is_meant() -> None:
     fake.mJ[2] += 1_500
     assert second.read_J() - first.read_J() == near(66.5)
     assert second.wraps_s == float("inf")  # 64 bits of mJ
+    assert fake.started == 2
+    first.close(), second.close()
+    assert fake.started == 0
 
 
 @pytest.mark.parametrize(
@@ -197,11 +206,13 @@ def test_nvml_counts_millijoules_of_the_gpu_that_is_meant() -> None:
 def test_what_nvml_refuses_is_named(fake: FakeNvml, uuid: str | None, said: str) -> None:
     with pytest.raises(OSError, match=said):
         Nvml(0, uuid=uuid, library=fake)
+    assert fake.started == 0  # what was started is shut down
 
 
 STUB = """
 static unsigned long long mJ = 123456789012ULL;
 int nvmlInit_v2(void) { return 0; }
+int nvmlShutdown(void) { return 0; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned int index, void **device) { *device = (void *)(0x7f0000000000UL + index);
 return index > 1 ? 2 : 0; } int nvmlDeviceGetHandleByUUID(const char *uuid, void **device) { *device = (void
 *)0x7f0000000001UL; return uuid[0] == 'G' ? 0 : 6; } int nvmlDeviceGetTotalEnergyConsumption(void *device, unsigned long

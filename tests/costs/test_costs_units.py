@@ -30,11 +30,12 @@ from mho.hardware import (
     GenericCell,
     Hardware,
     Mapping,
+    PhotonicCell,
     Quantity,
     Readout,
     SramCell,
 )
-from mho.physics.thermal import boxcar_bandwidth_Hz, column_read_J, johnson_sigma_A
+from mho.physics.thermal import boxcar_bandwidth_Hz, charge_read_J, column_read_J, johnson_sigma_A, ktc_sigma_V
 
 ROWS, COLS = 11, 7
 # Joules are small: pytest's absolute tolerance of 1e-12 would let anything pass.
@@ -226,6 +227,25 @@ def test_at_the_floor_thermal_noise_is_half_a_least_significant_bit(bits, fill, 
     volt = math.sqrt(floor / (g_S * t_s))
     noise = johnson_sigma_A(g_S, boxcar_bandwidth_Hz(t_s), 300.0)
     assert noise == near(fill * volt * g_S / levels / 2)
+
+
+@pytest.mark.parametrize(("bits", "fill", "farad", "volt"), [(8, 1.0, 64e-15, 0.8), (5, 0.2, 1e-12, 0.5)])
+def test_at_the_floor_of_a_charge_column_its_noise_is_half_a_least_significant_bit(bits, fill, farad, volt):
+    levels = 2 ** (bits - 1) - 1
+    kelvin = farad * volt**2 / charge_read_J(levels, 1.0, fill)  # at which this column is at its floor
+    assert ktc_sigma_V(farad, kelvin) == near(fill * volt / levels / 2)
+
+
+def test_the_column_floor_is_that_of_the_technology():
+    adc = Adc(bits=8)
+    signed = Mapping(scheme="signed")
+    resistive, charge, light = (
+        floors(Hardware(name="hw", cell=cell, mapping=signed, adc=adc), 3, 5, 0.5)
+        for cell in (GenericCell(), SramCell(), PhotonicCell())
+    )
+    assert resistive.column_J == near(5 * column_read_J(127, 300.0, 0.5))
+    assert charge.column_J == near(5 * charge_read_J(127, 300.0, 0.5)) and charge.column_J < resistive.column_J
+    assert light.column_J is None and light.converters_J == resistive.converters_J
 
 
 def test_floors_go_with_temperature_and_stay_below_the_estimate():

@@ -4,13 +4,16 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
+from torch import nn
 
 from mho.cli import main
+from mho.costs import energy
 from mho.costs.front import Point, at_equal_accuracy, front
 from mho.costs.spread import Spread
-from mho.errors import CheckpointError, InputError
+from mho.errors import CheckpointError, HardwareError, InputError
 from mho.experiments import run_recipe
-from mho.experiments.front import Fronts, Variation, accuracy_front
+from mho.experiments.front import Fronts, Variation, _joules, accuracy_front
 from mho.hardware import load_hardware
 from mho.reporting.front import accuracy_front_figure
 
@@ -124,6 +127,27 @@ def test_what_cannot_be_compared_is_said(folder, tmp_path, capsys) -> None:
     with pytest.raises(SystemExit):
         main(["front", str(folder), "--bits", "four"])
     assert "numbers with commas between" in capsys.readouterr().err
+
+
+def test_joules_that_are_not_known_have_their_own_cause() -> None:
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.idle = nn.Linear(9, 3), nn.Linear(9, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.used(x)
+
+    x = torch.rand(2, 9)
+    assert _joules(energy(nn.Linear(9, 3), x, "generic"), "whole").typical > 0
+    with pytest.raises(
+        HardwareError, match=r"joules of half are not known: the example input does not use idle\.weight"
+    ):
+        _joules(energy(Half(), x, "generic"), "half")
+    with pytest.raises(
+        HardwareError, match=r"hardware 'pcm-joshi2020' has a price \(weight\): give them in its \[cost\]"
+    ):
+        _joules(energy(nn.Linear(9, 3), x, "pcm-joshi2020"), "bare")
 
 
 def test_repeats_are_whole_reads_and_cost_conversions_too(folder) -> None:

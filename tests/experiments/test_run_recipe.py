@@ -3,6 +3,7 @@
 import html
 import json
 import tomllib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from mho.costs import energy
 from mho.costs.front import Point, at_equal_accuracy
+from mho.costs.spread import Spread
 from mho.errors import CheckpointError, HardwareError, RecipeError
 from mho.evaluation.result import Result
 from mho.experiments import run_recipe
@@ -18,7 +20,7 @@ from mho.experiments.finished import evaluate_stored
 from mho.experiments.kept import fingerprint
 from mho.experiments.networks import training_hardware
 from mho.experiments.record import areas
-from mho.hardware import load_hardware
+from mho.hardware import Cost, dump_hardware, load_hardware
 from mho.models import build
 from mho.nn import calibrate, convert
 from mho.train import TrainSettings, load_recipe, parse_recipe
@@ -182,7 +184,8 @@ def test_the_run_ends_with_the_energy_of_both_networks_and_who_wins(run):
     for which in ("analog", "fp32", "int8", "int4"):
         low, typical, high = costs[f"{which}_J"]
         assert 0 < low <= typical <= high
-    assert costs["sentence"] in html.unescape(found.report.read_text()).replace("\N{NO-BREAK SPACE}", " ")
+    page = html.unescape(found.report.read_text()).replace("\N{NO-BREAK SPACE}", " ")
+    assert costs["sentence"] in page and "analog, hardware-aware, mean over chips" in page
 
 
 def test_the_sentence_compares_at_equal_accuracy_only(run):
@@ -201,6 +204,15 @@ def test_the_sentence_compares_at_equal_accuracy_only(run):
     assert "No analog network comes within 0.5 points" in sentence(92.0)
     free = energy(calibrate(convert(build("mlp", sizes=(4, 3)), "ideal"), [torch.randn(8, 4)]), torch.randn(8, 4))
     assert RunCosts(Joules.of(free), None).sentence == free.verdict("int8")
+
+
+def test_joules_that_may_be_0_are_not_compared():
+    net = calibrate(convert(build("mlp", sizes=(4, 3)), "generic"), [torch.randn(8, 4)])
+    report = energy(net, torch.randn(8, 4))
+    bare = tuple(replace(layer, energy_J={"adc": Spread(0.0, 1e-12, 2e-12)}) for layer in report.layers)
+    free = Joules.of(replace(report, layers=bare, static_J=None))
+    assert not free.complete and "may cost nothing at all" in free.remark and free.analog.high > 0
+    assert Joules.of(report).complete
 
 
 def test_it_says_what_it_does(run):
@@ -223,6 +235,12 @@ def test_nothing_is_written_for_a_wrong_recipe(tmp_path, recipe):
         run_recipe(broken, out=tmp_path / "runs")
     broken.write_text(RECIPE.replace('"generic"', '"genric"'))
     with pytest.raises(HardwareError, match="generic"):
+        run_recipe(broken, out=tmp_path / "runs")
+    generic = load_hardware("generic")
+    lacking = generic.replace(cost=Cost(node_nm=250, supply_V=2.5))  # its joules would fail after training
+    (tmp_path / "lacking.toml").write_text(dump_hardware(lacking))
+    broken.write_text(RECIPE.replace('"generic"', '"lacking.toml"'))
+    with pytest.raises(HardwareError, match=r"cost\.node_nm = 250.*cost\.move\.buffer_pJ"):
         run_recipe(broken, out=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 

@@ -47,7 +47,8 @@ class Allocation:
     def saved(self, *parts: str) -> float:
         """Typical joules today over then, of ``parts`` (``"array"``, ``"adc"``, ...), or in all without any.
 
-        Raises :class:`InputError` where these parts take no energy, so that there is nothing to save.
+        Raises :class:`InputError` for a part that is not priced, and where these parts take no energy, so that there is
+        nothing to save.
         """
         then, now = (_joules(report, parts) for report in (self.after, self.before))
         if then <= 0:
@@ -193,4 +194,8 @@ def _joules(report: EnergyReport, parts: tuple[str, ...]) -> float:
         total = report.total_J
         assert total is not None
         return total.typical
-    return sum(report.parts_J[part].typical for part in parts)
+    known = report.parts_J
+    for part in parts:
+        if part not in known:
+            raise InputError(f"Allocation.saved: part {part!r} has no price: must be one of {', '.join(known)}.")
+    return sum(known[part].typical for part in parts)

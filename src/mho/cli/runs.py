@@ -78,10 +78,25 @@ def print_run(found: "RunSummary", record: Path | None) -> None:
 
     if record is not None:
         write_atomically(record, found.record.read_bytes())
-    told = found.summary
-    console().print(summary_table(told))
-    console().print(told["sentence"] if "sentence" in told else told["energy"]["sentence"], soft_wrap=True)
+    print_numbers(found.summary)
     console().print(f"report: {found.report}", soft_wrap=True)
+
+
+def print_numbers(summary: dict[str, Any]) -> None:
+    """The table of a run, accuracy and joules of both networks where they were counted, and its sentence."""
+    from mho.reporting.energy import COMPARED_HEAD, compared_rows
+
+    shown = console()
+    shown.print(summary_table(summary))
+    rows = compared_rows(summary)
+    if rows:
+        joules = table("accuracy and energy", *COMPARED_HEAD, right=COMPARED_HEAD[1:])
+        for row in rows:
+            joules.add_row(*row)
+        shown.print(joules)
+    sentence = summary["sentence"] if "sentence" in summary else summary.get("energy", {}).get("sentence", "")
+    if sentence:
+        shown.print(sentence, soft_wrap=True)
 
 
 def chosen_seeds(one_by_one: list[int] | None, text: str | None) -> tuple[int, ...] | None:
@@ -170,9 +185,7 @@ def report(
             "run's own page."
         )
     if told:
-        console().print(summary_table(told))
-    if "sentence" in told:
-        console().print(told["sentence"], soft_wrap=True)
+        print_numbers(told)
     if own_page:
         console().print(f"report: {folder / 'report.html'}", soft_wrap=True)
         return

@@ -1,6 +1,7 @@
 """``mho.energy``: energy, latency and area of a network from the mapping that also sets its noise."""
 
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from mho.costs.counts import Counts, layout
 from mho.costs.digital import FORMATS, Work, baseline
 from mho.costs.floors import floors
 from mho.costs.meter import Measured, NotMeasured, find_counter, measure
+from mho.costs.nodes import is_fitted
 from mho.costs.phases import driven
 from mho.costs.report import EnergyReport, LayerCost
 from mho.costs.settings import settings_of_all
@@ -21,7 +23,7 @@ from mho.costs.timing import area_mm2, layer_latency_s
 from mho.costs.trace import Change, Trace, Traced, tensors_of, trace, weights_of
 from mho.errors import ConversionError, InputError
 from mho.hardware import load_hardware
-from mho.hardware.cost import Cost
+from mho.hardware.cost import Cost, Quantity
 from mho.hardware.spec import Hardware
 from mho.nn.conversion import convert, inspect, to_digital
 from mho.nn.site import analog_layers
@@ -50,7 +52,8 @@ def energy(
 
     Hardware without prices: counts, floors and the digital network are there, the joules are not. Raises
     :class:`InputError` for an example without numbers or with NaN, :class:`ConversionError` for a digital network
-    without ``hardware``, :class:`HardwareError` for a process that digital energies are not known for.
+    without ``hardware``, :class:`HardwareError` for logic or buffers without a price in a process that digital energies
+    are not known for (with prices of its own there, the digital network is counted at 45 nm, and a note says so).
     """
     inputs = tensors_of(example_input)
     held = _inferences(inputs, inferences)
@@ -67,10 +70,7 @@ def energy(
     for name, site in found.unused.items():
         layers.append(_unused(name, layout(site.op, site.hw), site.hw))
     costs = _costs(found)
-    process = next(iter(costs.values()), None)
-    node, supply = (BASE_NODE_NM, BASE_SUPPLY_V) if process is None else (process.node_nm, process.supply_V)
-    if len({(c.node_nm, c.supply_V) for c in costs.values()}) > 1:
-        notes.append(f"layers lie on several processes; the digital network is counted at {node:g} nm")
+    process, node, supply = _process([cost for _, cost in costs], notes)
     work = [_work(t, held) for t in found.sites.values()]
     other = found.digital_macs / held
     return EnergyReport(
@@ -78,15 +78,15 @@ def energy(
         inferences=held,
         layers=tuple(layers),
         other_macs=other,
-        other_J=None if process is None or not other else _int8_mac(process) * other,
+        other_J=_int8_mac(node, supply) * other if costs and other else None,
         static_J=_static(found, layers),
         programming_J=_programming(found),
         uses=uses,
         digital=tuple(baseline(work, other, f, node, supply) for f in FORMATS),
-        process=f"{node:g} nm, {supply:g} V",
+        process=process,
         measured=_measure(network, inputs, held) if measured else None,
         constants=(*settings_of_all(t.site.hw for t in found.sites.values()), *_constants(costs)),
-        left_out=_left_out(found),
+        left_out=_left_out(found, network),
         notes=tuple(notes),
     )
 
@@ -115,9 +115,33 @@ def _converted(model: nn.Module, description: object, notes: list[str]) -> nn.Mo
     return convert(model, description, digital=digital)
 
 
-def _costs(found: Trace) -> dict[str, Cost]:
-    """Prices by the name of the hardware, of those that have any."""
-    return {t.site.hw.name: t.site.hw.cost for t in found.sites.values() if t.site.hw.cost is not None}
+def _costs(found: Trace) -> dict[tuple[str, Cost], list[str]]:
+    """Layers by the name of their hardware and its prices, of those that have any: one name may have several."""
+    costs: dict[tuple[str, Cost], list[str]] = {}
+    for name, t in found.sites.items():
+        if t.site.hw.cost is not None:
+            costs.setdefault((t.site.hw.name, t.site.hw.cost), []).append(name)
+    return costs
+
+
+def _process(costs: Iterable[Cost], notes: list[str]) -> tuple[str, float, float]:
+    """The process in words, and node (nm) and supply (V) that digital work is counted at.
+
+    That of the first layer where digital energies are known there, else the base, with a note.
+    """
+    processes = list(dict.fromkeys((cost.node_nm, cost.supply_V) for cost in costs))
+    own = processes[0] if processes else (BASE_NODE_NM, BASE_SUPPLY_V)
+    fitted = is_fitted(*own)
+    node, supply = own if fitted else (BASE_NODE_NM, BASE_SUPPLY_V)
+    if not fitted:
+        notes.append(
+            f"digital energies are not known at {own[0]:g} nm and {own[1]:g} V: the digital network, and what stays "
+            f"digital beside the analog layers, are counted at {node:g} nm and {supply:g} V"
+        )
+    if len(processes) > 1:
+        notes.append(f"layers lie on several processes; the digital network is counted at {node:g} nm")
+    digital = "" if fitted else f" (digital at {node:g} nm, {supply:g} V)"
+    return f"{own[0]:g} nm, {own[1]:g} V{digital}", node, supply
 
 
 def _layer(traced: Traced, inferences: int) -> LayerCost:
@@ -175,8 +199,8 @@ def _work(traced: Traced, inferences: int) -> Work:
     )
 
 
-def _int8_mac(cost: Cost) -> Spread:
-    return (at_node(MULTIPLY_INT8, cost) + at_node(ADD_INT32, cost)) * PICO
+def _int8_mac(node_nm: float, supply_V: float) -> Spread:
+    return (at_node(MULTIPLY_INT8, node_nm, supply_V) + at_node(ADD_INT32, node_nm, supply_V)) * PICO
 
 
 def _static(found: Trace, layers: Iterable[LayerCost]) -> Spread | None:
@@ -188,17 +212,17 @@ def _static(found: Trace, layers: Iterable[LayerCost]) -> Spread | None:
     if not times:
         return None
     power, known = NOTHING, False
-    chips: dict[str, Cost] = {}
+    chips: dict[tuple[str, Quantity], None] = {}  # a set in order: sums are the same to the last bit
     for t in found.sites.values():
         cost = t.site.hw.cost
         if cost is None:
             continue
-        chips[t.site.hw.name] = cost
+        if cost.chip_static_mW is not None:
+            chips[t.site.hw.name, cost.chip_static_mW] = None
         if cost.tile.static_mW is not None:
             power, known = power + spread(cost.tile.static_mW) * (1e-3 * t.place.tiles), True
-    for cost in chips.values():
-        if cost.chip_static_mW is not None:
-            power, known = power + spread(cost.chip_static_mW) * 1e-3, True
+    for _, static_mW in chips:
+        power, known = power + spread(static_mW) * 1e-3, True
     whole = sum(times, NOTHING)
     return power * replace(whole, low=max(t.low for t in times)) if known else None
 
@@ -212,15 +236,26 @@ def _programming(found: Trace) -> Spread | None:
     return total
 
 
-def _constants(costs: dict[str, Cost]) -> tuple[Constant, ...]:
-    own = [replace(c, name=f"{name}: {c.name}") for name, cost in costs.items() for c in constants_of(cost)]
+def _constants(costs: dict[tuple[str, Cost], list[str]]) -> tuple[Constant, ...]:
+    """Those of each price list, named by hardware (and layers, where one name has several), and the house's."""
+    names = [name for name, _ in costs]
+    own = []
+    for (name, cost), layers in costs.items():
+        owner = name if names.count(name) == 1 else f"{name} ({', '.join(layers)})"
+        own += [replace(c, name=f"{owner}: {c.name}") for c in constants_of(cost)]
     return (*own, *HOUSE)
 
 
-def _left_out(found: Trace) -> tuple[str, ...]:
+def _left_out(found: Trace, network: nn.Module) -> tuple[str, ...]:
     named = [
         part for t in found.sites.values() if t.site.hw.cost is not None for part in unpriced(t.site.hw, t.site.hw.cost)
     ]
+    # Of matrices: biases and scales are in "one operation an output".
+    mapped = {*found.sites, *found.unused}
+    digital = sum(p.numel() for name, p in network.named_parameters() if p.dim() > 1 and name not in mapped)
+    if found.digital_macs or digital:
+        of = f" (of its {digital:,} weights too)" if digital else ""
+        named.append(f"memory traffic of what no crossbar holds{of}, on both sides and in what fits on the chip")
     always = (
         "normalisation, pooling, softmax and gates beyond one operation an output",
         "input and output of the chip",
@@ -240,7 +275,11 @@ def _measure(network: nn.Module, inputs: tuple[Any, ...], inferences: int) -> Me
         if device.startswith("cuda"):
             torch.cuda.synchronize(device)
 
-    answer = measure(run, find_counter(device))
+    counter = find_counter(device)
+    if isinstance(counter, NotMeasured):
+        return counter
+    with closing(counter):
+        answer = measure(run, counter)
     return answer if isinstance(answer, NotMeasured) else replace(answer, joules=answer.joules / inferences)
 
 

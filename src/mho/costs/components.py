@@ -6,7 +6,7 @@ from mho.costs.adc import conversion_J
 from mho.costs.cells import array_energy_J
 from mho.costs.constants import ADD_INT32, MULTIPLY_INT8, SRAM_BIT, Constant, spread
 from mho.costs.counts import Counts, Layout, count
-from mho.costs.nodes import energy_factor
+from mho.costs.nodes import energy_factor, relative_energy
 from mho.costs.phases import input_bits, planes
 from mho.costs.spread import Spread, exactly
 from mho.costs.timing import without_area
@@ -18,10 +18,17 @@ from mho.physics.averaging import column_effort
 PICO = 1e-12
 
 
-def at_node(constant: Constant, cost: Cost) -> Spread:
-    """A digital constant at the process of ``cost``, pJ."""
+def at_node(constant: Constant, node_nm: float, supply_V: float) -> Spread:
+    """A digital constant at another process, pJ."""
     assert constant.node_nm is not None and constant.voltage_V is not None
-    return constant.value * energy_factor(constant.node_nm, constant.voltage_V, cost.node_nm, cost.supply_V)
+    return constant.value * energy_factor(constant.node_nm, constant.voltage_V, node_nm, supply_V)
+
+
+def check_prices(cost: Cost) -> None:
+    """Raise :class:`HardwareError` where a price that is left out would be scaled to a process that has no fit."""
+    logic = cost.logic
+    if None in (logic.add_pJ, logic.scale_pJ, logic.activation_pJ, cost.move.buffer_pJ):
+        relative_energy(cost.node_nm, cost.supply_V)
 
 
 def dynamic_J(counts: Counts, place: Layout, driven_uS: float, hw: Hardware, cost: Cost) -> dict[str, Spread]:
@@ -39,12 +46,11 @@ def dynamic_J(counts: Counts, place: Layout, driven_uS: float, hw: Hardware, cos
         for times, price in ((counts.samples, adc.sample_pJ), (counts.integrations, adc.integrate_pJ)):
             total = total if price is None else total + _times(times, price)
         found["adc"] = total
-    add = at_node(ADD_INT32, cost) if logic.add_pJ is None else spread(logic.add_pJ)
-    scale = at_node(MULTIPLY_INT8, cost) if logic.scale_pJ is None else spread(logic.scale_pJ)
-    act = at_node(ADD_INT32, cost) if logic.activation_pJ is None else spread(logic.activation_pJ)
+    add = _or_scaled(logic.add_pJ, ADD_INT32, cost)
+    scale = _or_scaled(logic.scale_pJ, MULTIPLY_INT8, cost)
+    act = _or_scaled(logic.activation_pJ, ADD_INT32, cost)
     found["logic"] = (add * counts.additions + (scale + act) * counts.outputs) * PICO
-    buffer = at_node(SRAM_BIT, cost) if move.buffer_pJ is None else spread(move.buffer_pJ)
-    found["buffers"] = buffer * ((counts.bits_in + counts.bits_out) * PICO)
+    found["buffers"] = _or_scaled(move.buffer_pJ, SRAM_BIT, cost) * ((counts.bits_in + counts.bits_out) * PICO)
     if move.link_pJ is not None:
         found["links"] = _times(counts.bits_link, move.link_pJ)
     if cost.tile.read_pJ is not None:
@@ -64,6 +70,11 @@ def _elements(hw: Hardware, cost: Cost) -> float:
     """Elements of a row's DAC over those of the priced one: 2^(bits of a phase - bits of the price)."""
     bits = cost.drive.bits_per_phase or input_bits(hw)
     return 1.0 if cost.drive.bits is None or bits is None else 2.0 ** (bits - cost.drive.bits)
+
+
+def _or_scaled(price: Quantity | None, constant: Constant, cost: Cost) -> Spread:
+    """``price``, else ``constant`` at the process of ``cost``, pJ."""
+    return at_node(constant, cost.node_nm, cost.supply_V) if price is None else spread(price)
 
 
 def _times(amount: int, price_pJ: Quantity) -> Spread:

@@ -2,6 +2,8 @@
 
 converters   sum of E_envelope(ENOB)
 column       V^2 g t  >=  8 k T (L / fill)^2       thermal noise of the column at most half a least significant bit
+             C V^2    >=  4 k T (L / fill)^2       the same of kT/C noise, of columns that add charge
+             none for light, whose energy is in lasers and modulators and not in cells
 erasure      k T ln 2 for each bit that a conversion gives
 """
 
@@ -9,15 +11,16 @@ from dataclasses import dataclass
 from typing import final
 
 from mho.costs.adc import envelope_J
+from mho.hardware.cells import PhotonicCell, SramCell
 from mho.hardware.spec import Hardware
 from mho.physics import converters
-from mho.physics.thermal import column_read_J, landauer_J
+from mho.physics.thermal import charge_read_J, column_read_J, landauer_J
 
 
 @final
 @dataclass(frozen=True)
 class Floors:
-    """Bounds from below, J; ``None`` where the description has no bits to say one."""
+    """Bounds from below, J; ``None`` where the description has no bits to say one, or the technology has none."""
 
     converters_J: float | None
     column_J: float | None
@@ -31,8 +34,10 @@ def floors(hw: Hardware, conversions: int, column_reads: int, fill: float | None
         return Floors(None, None, None)
     kelvin = hw.environment.temperature_K
     enob = bits if hw.adc.enob is None else hw.adc.enob
+    least_J = charge_read_J if isinstance(hw.cell, SramCell) else column_read_J
+    column_J = column_reads * least_J(converters.levels(bits), kelvin, 1.0 if fill is None else fill)
     return Floors(
         converters_J=conversions * envelope_J(enob),
-        column_J=column_reads * column_read_J(converters.levels(bits), kelvin, 1.0 if fill is None else fill),
+        column_J=None if isinstance(hw.cell, PhotonicCell) else column_J,
         erasure_J=conversions * bits * landauer_J(kelvin),
     )

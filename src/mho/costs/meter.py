@@ -62,6 +62,10 @@ class Counter(Protocol):
         """Joules since some moment in the past; rises."""
         ...
 
+    def close(self) -> None:
+        """Give back what reading needs."""
+        ...
+
 
 @final
 class Rapl:
@@ -90,6 +94,9 @@ class Rapl:
             self._last[i] = now
         return self._total_uJ * 1e-6
 
+    def close(self) -> None:
+        """Files are closed after each reading."""
+
 
 def _zone_name(zone: Path) -> str:
     return (zone / "name").read_text().strip()
@@ -112,6 +119,7 @@ class Library(Protocol):
     """The functions of NVML that are called; ``ctypes.CDLL(NVML_LIBRARY)`` is one."""
 
     nvmlInit_v2: Callable[..., int]
+    nvmlShutdown: Callable[..., int]
     nvmlDeviceGetHandleByIndex_v2: Callable[..., int]
     nvmlDeviceGetHandleByUUID: Callable[..., int]
     nvmlDeviceGetTotalEnergyConsumption: Callable[..., int]
@@ -130,19 +138,30 @@ class Nvml:
     def __init__(self, index: int = 0, *, uuid: str | None = None, library: Library | None = None) -> None:
         self._library: Any = ctypes.CDLL(NVML_LIBRARY) if library is None else library
         self._device = ctypes.c_void_p()
+        self.name = f"NVML, GPU {index}"
         self._check("nvmlInit_v2", self._library.nvmlInit_v2())
+        try:
+            self._find(index, uuid)
+            self.read_J()
+        except (OSError, AttributeError):
+            self.close()
+            raise
+
+    def _find(self, index: int, uuid: str | None) -> None:
         if uuid is None:
             handle = self._library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(index), ctypes.byref(self._device))
         else:
             handle = self._library.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(self._device))
         self._check("the GPU", handle)
-        self.name = f"NVML, GPU {index}"
-        self.read_J()
 
     def read_J(self) -> float:
         found = ctypes.c_ulonglong()
         self._check("energy", self._library.nvmlDeviceGetTotalEnergyConsumption(self._device, ctypes.byref(found)))
         return found.value * 1e-3
+
+    def close(self) -> None:
+        """Once a counter: NVML counts how often it was started."""
+        self._library.nvmlShutdown()
 
     @staticmethod
     def _check(what: str, code: int) -> None:

@@ -12,17 +12,24 @@ from mho.errors import HardwareError
 _NODES = tuple(NODE_FITS)
 
 
+def is_fitted(node_nm: float, supply_V: float) -> bool:
+    """Whether digital energies are known at ``node_nm`` and ``supply_V``."""
+    volts = FIT_SUPPLY_V.value
+    return _NODES[0] <= node_nm <= _NODES[-1] and volts.low <= supply_V <= volts.high
+
+
 def relative_energy(node_nm: float, supply_V: float) -> float:
     """Energy of one digital operation in the units of the fit. 7 <= node <= 130 nm, 0.5 <= supply <= 1.8 V.
 
     Raises :class:`HardwareError` outside.
     """
-    volts = FIT_SUPPLY_V.value
-    if not _NODES[0] <= node_nm <= _NODES[-1] or not volts.low <= supply_V <= volts.high:
+    if not is_fitted(node_nm, supply_V):
+        volts = FIT_SUPPLY_V.value
         raise HardwareError(
             f"cost.node_nm = {node_nm:g}, cost.supply_V = {supply_V:g}: digital energies are known for "
             f"{_NODES[0]:g} to {_NODES[-1]:g} nm and {volts.low:g} to {volts.high:g} V. Fix: "
-            "give cost.logic and cost.move of this process, or a node and supply inside."
+            "give cost.logic (add_pJ, scale_pJ, activation_pJ) and cost.move.buffer_pJ of this process, or a node and "
+            "supply inside."
         )
     i = bisect_left(_NODES, node_nm)
     if _NODES[i] == node_nm:

@@ -10,6 +10,7 @@ from mho.costs.digital import DigitalCost
 from mho.costs.floors import Floors
 from mho.costs.meter import Measured, NotMeasured
 from mho.costs.spread import NOTHING, Spread
+from mho.errors import InputError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -86,17 +87,22 @@ class EnergyReport:
 
     @property
     def parts_J(self) -> dict[str, Spread]:
-        """J an inference by part, over all layers."""
+        """J an inference by part, over all layers, and what no layer has."""
         found: dict[str, Spread] = {}
         for layer in self.priced:
             for part, value in layer.energy_J.items():
                 found[part] = found.get(part, NOTHING) + value
-        if not found:
+        return found | self.beside_J
+
+    @property
+    def beside_J(self) -> dict[str, Spread]:
+        """J an inference of what belongs to no layer: digital rest, static power, programming where it is paid off."""
+        if not self.priced:
             return {}
         extra = {"digital rest": self.other_J, "static": self.static_J}
         if self.programming_J is not None and self.uses is not None:
             extra["programming"] = self.programming_J * (1 / self.uses)
-        return found | {part: value for part, value in extra.items() if value is not None}
+        return {part: value for part, value in extra.items() if value is not None}
 
     @property
     def total_J(self) -> Spread | None:
@@ -145,8 +151,14 @@ class EnergyReport:
         return Floors(total("converters_J"), total("column_J"), total("erasure_J"))
 
     def against(self, format: str) -> Spread | None:
-        """Joules of the digital network in ``format`` over the analog one's; low: the worst for analog."""
-        ours, theirs = self.total_J, next(d.total_J for d in self.digital if d.format == format)
+        """Joules of the digital network in ``format`` over the analog one's; low: the worst for analog.
+
+        Raises :class:`InputError` for a format that is not counted.
+        """
+        totals = {d.format: d.total_J for d in self.digital}
+        if format not in totals:
+            raise InputError(f"EnergyReport: format {format!r}: must be one of {', '.join(totals)}.")
+        ours, theirs = self.total_J, totals[format]
         if ours is None or not self.complete or ours.low <= 0:
             return None
         return Spread(theirs.low / ours.high, theirs.typical / ours.typical, theirs.high / ours.low)
@@ -154,11 +166,12 @@ class EnergyReport:
     def verdict(self, format: str) -> str:
         """Whether analog needs less than the digital network in ``format``, and what decides it, in a sentence.
 
-        Accuracy is the reader's to compare: the sentence holds for the network as it is.
+        Accuracy is the reader's to compare: the sentence holds for the network as it is. Raises :class:`InputError` for
+        a format that is not counted.
         """
         ratio = self.against(format)
         if ratio is None:
-            return f"No verdict against {format}: {self._no_verdict}."
+            return f"No verdict against {format}: {self.no_verdict}."
         part, share = self.largest
         if ratio.low > 1:
             found = f"analog needs less energy than {format} even at its worst"
@@ -171,8 +184,11 @@ class EnergyReport:
         return f"In {self.process}, {found} ({factor}); {100 * share:.0f} % of the analog energy is {part}."
 
     @property
-    def _no_verdict(self) -> str:
-        """Why there is none: layers without prices, by their hardware; layers that the example does not use."""
+    def no_verdict(self) -> str:
+        """Why there is no verdict, where there is none.
+
+        Layers without prices, by their hardware; layers that the example does not use.
+        """
         bare: dict[str, list[str]] = {}
         idle = []
         for layer in self.layers:
@@ -234,7 +250,7 @@ class EnergyReport:
                 }
                 for d in self.digital
             ],
-            "measured": None if self.measured is None else str(self.measured),
+            "measured": _counted(self.measured, self.inferences),
             "constants": [asdict(c) for c in self.constants],
             "left_out": list(self.left_out),
             "notes": list(self.notes),
@@ -261,6 +277,23 @@ class EnergyReport:
 
 def _plain(value: Spread | None) -> dict[str, float] | None:
     return None if value is None else asdict(value)
+
+
+def _counted(measured: Measured | NotMeasured | None, batch: int) -> dict[str, Any] | None:
+    """``joules``: J an inference, ``None`` with its reason where there is no number; ``seconds``: s of all ``runs``, of
+    ``batch`` inferences each."""
+    if measured is None:
+        return None
+    if isinstance(measured, NotMeasured):
+        return {"joules": None, "unit": "J", "reason": measured.reason}
+    return {
+        "joules": measured.joules,
+        "unit": "J",
+        "source": measured.counter,
+        "batch": batch,
+        "runs": measured.runs,
+        "seconds": measured.seconds,
+    }
 
 
 def _layer(layer: LayerCost) -> dict[str, Any]:

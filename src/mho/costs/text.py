@@ -82,8 +82,7 @@ def _totals(report: EnergyReport) -> list[str]:
     lines = [
         f"energy of one inference: {spread_text(total, 'J')}" + ("" if report.complete else ", priced layers only")
     ]
-    beside = [part for part in ("digital rest", "static", "programming") if part in report.parts_J]
-    lines += [f"  of it {part}: {spread_text(report.parts_J[part], 'J')}" for part in beside]
+    lines += [f"  of it {part}: {spread_text(value, 'J')}" for part, value in report.beside_J.items()]
     if report.programming_J is not None and report.uses is None:
         lines.append(f"programming, once and not in the sum: {spread_text(report.programming_J, 'J')}")
     if report.tops_per_W is not None and report.fJ_per_mac is not None:

@@ -25,7 +25,7 @@ EXAMPLES = 64
 class Joules:
     """J an inference of the first seed's hardware-aware network and of digital ones by format, as plain data.
 
-    ``analog``: None where nothing has a price. ``complete``: whether all has one, so that it may be compared.
+    ``analog``: None where nothing has a price. ``complete``: whether all has one, above 0, so that it may be compared.
     ``remark``: a sentence that no accuracy changes: which part costs most, or why there is no verdict.
     """
 
@@ -38,7 +38,7 @@ class Joules:
     @classmethod
     def of(cls, report: EnergyReport) -> "Joules":
         """Those of ``report``."""
-        complete = report.total_J is not None and report.complete
+        complete = report.against("int8") is not None
         part, share = report.largest if complete else ("", 0.0)
         decides = f"In {report.process}, {100 * share:.0f} % of the analog energy is {part}."
         remark = decides if complete else report.verdict("int8")

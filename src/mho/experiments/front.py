@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mho.costs import EnergyReport, energy
 from mho.costs.front import EqualAccuracy, Point, at_equal_accuracy, front
+from mho.costs.spread import Spread
 from mho.errors import HardwareError, InputError
 from mho.evaluation.run import evaluate
 from mho.experiments.digital import Batches, digital_accuracies
@@ -116,7 +117,8 @@ def accuracy_front(
     ``repeats``: numbers of whole reads that are averaged; ``images``: the first so many test images (``None``: all);
     ``slack``: points within which accuracies are equal; ``worst``: accuracy is the 5th percentile over chips.
     Raises :class:`CheckpointError` where a folder holds no finished run, :class:`InputError` for no choice at all,
-    :class:`HardwareError` for runs on different hardware, or one without prices.
+    :class:`HardwareError` for runs on different hardware, or where joules are not known
+    (no prices, a layer that the test images do not use).
     """
     if not folders or not bits or not rows or not reads or not repeats:
         raise InputError(
@@ -156,7 +158,7 @@ def _analog(
     calibrate(twin, run.calibration)
     numbers = evaluate(twin, batches, chips=chips).numbers()
     label = f"{run.name}, {variation}"
-    return Point(label, _joules(energy(twin, example), run.hw), float(numbers["mean"]), float(numbers["p5"]))
+    return Point(label, _joules(energy(twin, example), label), float(numbers["mean"]), float(numbers["p5"]))
 
 
 def _digital(run: FinishedRun, batches: Batches, example: Tensor) -> list[Point]:
@@ -165,9 +167,9 @@ def _digital(run: FinishedRun, batches: Batches, example: Tensor) -> list[Point]
     return [Point(f"{d.format} {run.name}", d.total_J, percent[d.format], percent[d.format]) for d in costs]
 
 
-def _joules(report: EnergyReport, hw: Hardware) -> Any:
-    if report.total_J is None or not report.complete:
-        raise HardwareError(f"front: hardware {hw.name!r} has no prices. Way out: a [cost] table in its description.")
+def _joules(report: EnergyReport, label: str) -> Spread:
+    if report.total_J is None or report.against("fp32") is None:
+        raise HardwareError(f"front: the joules of {label} are not known: {report.no_verdict}.")
     return report.total_J
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from mho.costs.components import check_prices
 from mho.data import load_dataset
 from mho.experiments.costs import costs_of, energy_of
 from mho.experiments.device import usable_device
@@ -48,6 +49,8 @@ def run_recipe(
     if seeds:
         described = described.model_copy(update={"seeds": seeds})
     hw, place = load_hardware(described.hardware), usable_device(device)
+    if hw.cost is not None:
+        check_prices(hw.cost)
     tell(f"data: {described.data.dataset}")
     data = load_dataset(described.data.dataset, data_dir=data_dir).to(place)
     folder = make_folder(Path(out) / described.name)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from mho.costs.report import EnergyReport
 from mho.errors import InputError
 from mho.evaluation.atomic import write_atomically
-from mho.reporting.energy import energy_sections
+from mho.reporting.energy import compared_table, energy_sections
 from mho.reporting.figures import accuracy_vs_age, accuracy_vs_noise, chip_histogram, training_curves
 from mho.reporting.maps import conductance_map, dominance_bars
 from mho.reporting.page import render
@@ -92,10 +92,11 @@ def run_sections(run: RunData) -> tuple[Section, ...]:
     if run.conductance_uS is not None:
         cells = np.asarray(run.conductance_uS, dtype=np.float64)
         sections.append(conductance_map(cells, layer=run.conductance_layer, title="Conductances of a layer"))
+    compared = compared_table(run.summary or {})
     if run.energy is not None:
-        sections.extend(energy_sections(run.energy, run.equal_accuracy))
+        sections.extend(energy_sections(run.energy, run.equal_accuracy, compared))
     elif run.equal_accuracy:
-        sections.append(Text(title="Energy", paragraphs=(run.equal_accuracy,)))
+        sections += [Text(title="Energy", paragraphs=(run.equal_accuracy,)), *compared]
     sections.extend(_repeat(run))
     return tuple(sections)
 
