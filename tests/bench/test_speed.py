@@ -15,6 +15,7 @@ from mho.bench.speed import SpeedSettings, measure_case, run_speed, speed_docume
 from mho.bench.table import aim_text, memory_table, scaling_table, speed_table
 from mho.bench.timing import Timings
 from mho.bench.worker import Job
+from mho.cli import main
 from mho.errors import InputError, MhoError
 
 SCHEMA = {
@@ -173,6 +174,7 @@ def test_memory_is_a_ratio_of_peaks(instant):
     assert "1.07" in _printed(memory_table([row]))
     with pytest.raises(InputError, match="is unknown"):
         speed.run_memory(["train_mpl"])
+    assert len(instant) == 3  # refused before anything runs
 
 
 def test_scaling_doubles_the_threads_up_to_the_cores(instant, monkeypatch):
@@ -181,6 +183,26 @@ def test_scaling_doubles_the_threads_up_to_the_cores(instant, monkeypatch):
     assert [row["threads"] for row in rows] == [job.threads for job in instant] == [1, 2, 4]
     assert "train_mlp" in _printed(scaling_table(rows))
     assert {row["case"] for row in speed.run_scaling()} == {"train_mlp", "train_resnet20", "train_transformer"}
+
+
+def test_documents_of_memory_and_scaling_name_the_settings_that_were_used(instant, monkeypatch):
+    monkeypatch.setattr(speed, "usable_cores", lambda: 4)
+    memory = speed_document(speed.run_memory(["train_mlp"]), kind="memory")["settings"]
+    assert {job.threads for job in instant} == {memory["threads"]} and memory["memory_runs"] == 3
+    assert not {"budget_s", "minimum_pairs", "quick", "order", "warm_up_share", "garbage_collector"} & set(memory)
+    instant.clear()
+    scaling = speed_document(speed.run_scaling(["train_mlp"], quick=True), quick=True, kind="scaling")["settings"]
+    assert [job.threads for job in instant] == scaling["threads"] == [1, 2, 4]
+    assert {job.budget_s for job in instant} == {scaling["budget_s"]} and "memory_runs" not in scaling
+
+
+@pytest.mark.parametrize("command", ["memory", "scaling"])
+def test_the_command_writes_the_document_of_its_kind(instant, command, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", command, "--case", "train_mlp", "--json", str(tmp_path / "found.json")])
+    assert ended.value.code == 0, capsys.readouterr().err
+    settings = json.loads((tmp_path / "found.json").read_text())["settings"]
+    assert ("budget_s" in settings, "memory_runs" in settings) == (command == "scaling", command == "memory")
 
 
 def _printed(table):

@@ -4,6 +4,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from campaign_cells import cell, lines, many, no_work, run, work
@@ -21,6 +22,49 @@ def test_without_ray_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(CampaignError, match=r"--ray auto: Ray is not installed .* pip install 'mho\[ray\]'"):
         RayCrew(no_work, "auto")
+
+
+class _FakeRay(ModuleType):
+    """A process that has joined the cluster "there:1" already."""
+
+    def __init__(self):
+        super().__init__("ray")
+        self.calls = []
+
+    def is_initialized(self):
+        return True
+
+    def get_runtime_context(self):
+        return SimpleNamespace(gcs_address="there:1")
+
+    def cluster_resources(self):
+        return {"CPU": 2.0}
+
+    def remote(self, **_):
+        return lambda _: SimpleNamespace(remote=lambda _: SimpleNamespace(ready=SimpleNamespace(remote=lambda: "due")))
+
+    def init(self, **_):
+        raise RuntimeError("Maybe you called ray.init twice by accident?")
+
+    def kill(self, actor):
+        self.calls.append(("kill", actor))
+
+    def shutdown(self):
+        self.calls.append("shutdown")
+
+
+def test_a_session_that_is_there_is_used_and_left(monkeypatch):
+    fake = _FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    for address in ("local", "auto", "there:1"):
+        crew = RayCrew(no_work, address)
+        hand = crew.hire()
+        crew.close()
+        assert crew.size == 2 and fake.calls == [("kill", hand.actor)]
+        fake.calls.clear()
+    with pytest.raises(CampaignError, match=r"--ray else:2: this process has joined the cluster at there:1 already"):
+        RayCrew(no_work, "else:2")
+    assert not fake.calls
 
 
 @pytest.fixture

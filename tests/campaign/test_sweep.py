@@ -1,12 +1,17 @@
 """``mho sweep`` as a person meets it, on real networks."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 
 from mho.campaign import engine, load_campaign, read_results
 from mho.campaign.plan import plan
+from mho.campaign.settings import parse_campaign
 from mho.campaign.work import campaign_work
 from mho.cli import main
+from mho.errors import CheckpointError, RecipeError
 from mho.experiments.finished import evaluate_stored
 
 RECIPE = """
@@ -137,6 +142,37 @@ def test_the_networks_of_a_finished_run_need_no_training(folder):
             assert do(cell).correct.mean(1) * 100 == pytest.approx(row["accuracy"])
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_run_without_checkpoints_is_refused_and_nothing_is_trained(folder, tmp_path):
+    (run,) = (folder / "out/first/runs").glob("tiny-*")
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (tmp_path / "again.toml").write_text(f'name = "again"\nruns = ["{copy}"]\n[evaluate]\nchips = 1\n')
+    (cell,) = plan(load_campaign(tmp_path / "again.toml"), tmp_path)
+    shutil.rmtree(copy / "seed-0")
+    with pytest.raises(RecipeError, match=r"campaign again: runs: .*seed-0.digital: no checkpoint"):
+        plan(load_campaign(tmp_path / "again.toml"), tmp_path)
+    threads = torch.get_num_threads()
+    try:
+        with pytest.raises(CheckpointError, match=r"no checkpoint.*Way out"):
+            campaign_work()(cell)
+    finally:
+        torch.set_num_threads(threads)
+    assert not (copy / "seed-0").exists()
+
+
+def test_paths_in_cells_hold_in_any_folder(folder, tmp_path, monkeypatch):
+    (run,) = (folder / "out/first/runs").glob("tiny-*")
+    shutil.copytree(run, tmp_path / "old")
+    (tmp_path / "own.toml").write_text((run / "hardware.toml").read_text())
+    for name, hardware in (("one", "own.toml"), ("two", "generic")):
+        (tmp_path / f"{name}.toml").write_text(f'hardware = "{hardware}"\n' + RECIPE.replace("tiny", name))
+    campaign = parse_campaign('name = "c"\nrecipes = ["one.toml", "two.toml"]\nruns = ["old"]\n[evaluate]\n')
+    monkeypatch.chdir(tmp_path)
+    cells = plan(campaign, tmp_path / "out")
+    hardware = [cell.given["recipe"].hardware for cell in cells if cell.kind == "run"]
+    assert hardware == [str(tmp_path / "own.toml"), "generic"]
+    assert all(Path(cell.given["folder"]).is_absolute() for cell in cells if cell.kind == "evaluate")
 
 
 def test_an_error_of_the_campaign_is_exit_code_2(call, folder):

@@ -294,3 +294,32 @@ def test_chips_use_the_sites_of_the_network_that_made_them() -> None:
     chips = mho.fabricate(model, hardware=STATIC.replace(environment=replace(STATIC.environment, t_s=1e6)), chips=1)
     assert {site.hw.environment.t_s for _, layer in analog_layers(model) for site in layer.sites.values()} == {0.0}
     assert not _same(chips, mho.fabricate(model, chips=1))
+
+
+class Siamese(nn.Module):
+    """One layer that reads two inputs, or one in two layouts."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(features, 4)
+
+    def forward(self, a: Tensor, b: Tensor | None = None) -> Tensor:
+        return self.fc(a) - self.fc(a.transpose(1, 2) if b is None else b)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("inputs", [2, 1], ids=["two inputs", "a transposed one"])
+def test_a_layer_that_reads_more_than_one_input_rounds_each(inputs: int) -> None:
+    given = tuple(torch.randn(3, 6, 6) for _ in range(inputs))
+    chips = mho.fabricate(calibrated_with(Siamese(6), *given), chips=2, seed=3)
+    together = chips(*given)
+    one_by_one = torch.stack([chips.run(chip, *given) for chip in range(2)])
+    assert torch.equal(together, one_by_one)
+    assert together.std() > 0.1
+
+
+def calibrated_with(model: nn.Module, *given: Tensor) -> nn.Module:
+    """``model`` on hardware that rounds and has no fresh noise, its ranges set by one pass."""
+    analog = mho.convert(model, QUANTISED.replace(cell=GenericCell(programming_noise=0.05))).train()
+    analog(*given)
+    return analog.eval()

@@ -167,6 +167,7 @@ def test_free_memory_is_what_the_system_and_the_group_leave(tmp_path: Path, monk
     group.mkdir()
     monkeypatch.setattr(memory, "_MEMINFO", info)
     monkeypatch.setattr(memory, "_CGROUP", group)
+    monkeypatch.setattr(memory, "_OWN_GROUPS", tmp_path / "none")
     cpu = torch.device("cpu")
     assert available_bytes(cpu) == 7_168_000
     for name, text in (("memory.max", "max"), ("memory.current", "5000000"), ("memory.stat", "inactive_file 100")):
@@ -180,6 +181,36 @@ def test_free_memory_is_what_the_system_and_the_group_leave(tmp_path: Path, monk
     assert available_bytes(cpu) is None
     assert budget_bytes(None, cpu) is None
     assert available_bytes(torch.device("meta")) is None
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_least_that_a_group_on_the_way_up_leaves_counts(
+    version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    top, idle = (tmp_path, "inactive_file") if version == 2 else (tmp_path / "memory", "total_inactive_file")
+    no_limit = "max" if version == 2 else str(2**63 - 4096)
+    own = tmp_path / "own"
+    own.write_text("0::/a/b\n" if version == 2 else "5:cpu,cpuacct:/x\n4:memory:/a/b\n0::/\n", encoding="ascii")
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "none")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "_OWN_GROUPS", own)
+
+    def limit(group: str, most: str, used: int) -> None:
+        (top / group).mkdir(parents=True, exist_ok=True)
+        for name, text in ((names[0], most), (names[1], str(used)), ("memory.stat", f"{idle} 7\n")):
+            (top / group / name).write_text(text, encoding="ascii")
+
+    cpu = torch.device("cpu")
+    assert available_bytes(cpu) is None
+    limit("a/b", "9000", 1000)
+    assert available_bytes(cpu) == 8007
+    limit("a", "5000", 2000)
+    assert available_bytes(cpu) == 3007
+    limit("a/b", no_limit, 1000)
+    assert available_bytes(cpu) == 3007
+    limit("other", "10", 0)
+    assert available_bytes(cpu) == 3007
 
 
 def test_a_share_of_what_is_free_decides(monkeypatch: pytest.MonkeyPatch) -> None:

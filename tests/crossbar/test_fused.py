@@ -110,7 +110,7 @@ def test_fused_equals_mvm(
 ) -> None:
     case = _case(kind, bias)
     ranges = torch.tensor([1.5, 6.0]) if known else torch.zeros(2)
-    _check(case, hw, Noise(fresh), ranges, learned and known)
+    _check(case, hw, Noise(fresh), ranges, learned)
 
 
 NOISY = Hardware(
@@ -128,6 +128,17 @@ def test_tiles_under_a_learned_range_that_clips_equal_mvm(kind: str, fresh: Coun
     (_, _, exact), (_, _, ours) = _both(case, hw, Noise(fresh), ranges, True)
     assert float(exact[-1][1].abs()) > 0.01  # something was clipped, and the range hears of it
     torch.testing.assert_close(ours[-1], exact[-1], rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("fresh", [None, Counter(11)])
+@pytest.mark.parametrize(("ranges", "known"), [((0.0, 0.0), (False, False)), ((0.7, 0.0), (True, False))])
+def test_a_learned_range_that_is_not_known_yet_has_no_gradient(
+    fresh: Counter | None, ranges: tuple[float, float], known: tuple[bool, bool]
+) -> None:
+    hw = NOISY.replace(tile=Tile(), adc=Adc(bits=6, range_sigma=1.0), dac=Dac(bits=6, range_sigma=1.0))
+    (_, _, exact), (_, _, ours) = _both(_case("linear", True), hw, Noise(fresh), torch.tensor(ranges), True)
+    assert [bool(g != 0) for g in ours[-1]] == list(known)
+    torch.testing.assert_close(ours[-1], torch.zeros(2) if exact[-1] is None else exact[-1], rtol=0.02, atol=0.02)
 
 
 def _fused(case: Case, hw: Hardware = NOISY, ranges: Tensor | None = None) -> Tensor:

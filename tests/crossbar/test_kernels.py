@@ -11,6 +11,7 @@ import torch
 from mho.crossbar import kernels
 from mho.crossbar.kernels import build as building
 from mho.crossbar.kernels import gradients, native, noise, reference, rounding
+from mho.crossbar.noise import Counter, as_tensor, parts_as_tensor
 from mho.errors import InputError
 
 SIZES = (0, 1, 15, 16, 17, 1023, 1024, 1025, 4095, 4096, 4097, 16384, 100_000, 300_001)
@@ -395,3 +396,12 @@ def test_without_the_library_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -
             assert torch.equal(one, other) and one.stride() == other.stride()
         else:
             assert one == pytest.approx(other, rel=1e-12)
+
+
+def test_a_counter_means_the_same_normals_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    like = torch.empty(3, 5, 7).permute(2, 0, 1)
+    found = as_tensor(Counter(5, 2.0), (4, 600)), parts_as_tensor(Counter(5), 2, like)
+    monkeypatch.setattr(noise, "native", lambda: native.Native(None, None, "no compiler"))
+    monkeypatch.setattr(kernels, "available", lambda: False)
+    assert torch.equal(found[0], as_tensor(Counter(5, 2.0), (4, 600)))
+    assert torch.equal(found[1], parts_as_tensor(Counter(5), 2, like))

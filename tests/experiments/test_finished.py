@@ -9,10 +9,11 @@ from torch import nn
 
 from mho.cli import main
 from mho.costs import energy
-from mho.errors import CheckpointError
+from mho.errors import CheckpointError, TrainingError
 from mho.experiments import run_recipe
 from mho.experiments.digital import accuracy_at, digital_accuracies
 from mho.experiments.finished import FinishedRun, evaluate_stored
+from mho.experiments.folder import make_folder
 from mho.hardware import dump_hardware, load_hardware
 
 RECIPE = """
@@ -115,6 +116,16 @@ def test_a_network_whose_checkpoint_is_gone_is_not_trained_anew(finished, tmp_pa
     with pytest.raises(CheckpointError, match=r"seed-1.quantized: no checkpoint"):
         evaluate_stored(gone, "quantized", chips=1)
     assert not (gone / "seed-1" / "quantized").exists()
+
+
+def test_one_of_many_processes_writes_no_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    with pytest.raises(TrainingError, match=r"WORLD_SIZE = 2.*mho join.*mho.train.distributed"):
+        run_recipe(tmp_path / "tiny.toml", out=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert make_folder(tmp_path / "runs").is_dir()
 
 
 # --- the digital network, rounded ------------------------------------------------------------------------------------

@@ -9,10 +9,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 import mho
+from mho.hardware import Hardware, Mapping
 from mho.nn.site import analog_layers
 from mho.train.distributed import load_sharded, save_sharded, seed_ranks
 
@@ -67,6 +69,22 @@ def chips(network: nn.Module) -> list[int | None]:
     return [layer.substrate.chip_seed for _, layer in analog_layers(network)]  # type: ignore[attr-defined]
 
 
+def bounded() -> nn.Module:
+    """A layer with one bound a column, and weights far beyond; five rows are no even number of shards."""
+    torch.manual_seed(0)
+    hw = Hardware(name="bounded", mapping=Mapping(per_column=True))
+    network = mho.convert(nn.Sequential(nn.Linear(6, 5)), hw, clip_sigma=1.5)
+    torch.nn.init.normal_(network[0].weight, std=5.0)  # type: ignore[index]
+    return network
+
+
+def projected(network: nn.Module) -> Tensor:
+    """The weight after :func:`mho.nn.project_`, gathered."""
+    mho.nn.project_(network)
+    weight = network[0].weight.detach()  # type: ignore[index]
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+
 def pair(rank: int, folder: str) -> None:
     """DDP, FSDP2, a checkpoint in the middle of FSDP2's run, going on from it on two processes, and gradients."""
     torch.set_num_threads(1)
@@ -88,6 +106,8 @@ def pair(rank: int, folder: str) -> None:
     optimizer = optimizer_of(network)
     told["step"] = load_sharded(Path(folder) / "at-the-end", network, optimizer)
     told["on two"] = train(network, optimizer, rank, 2, first=STEPS - 5)
+    sharded = fully_shard(bounded(), mesh=init_device_mesh("cpu", (2,)))
+    torch.save(projected(sharded), Path(folder) / f"projected{rank}.pt")
     torch.save(distributed_gradients.found_by(rank), Path(folder) / f"gradients{rank}.pt")
     (Path(folder) / f"told{rank}.json").write_text(json.dumps(told))
     dist.destroy_process_group()

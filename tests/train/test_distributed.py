@@ -10,6 +10,7 @@ import distributed_gradients as gradients
 import distributed_training as case
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from torch import nn
 
 import mho
@@ -81,6 +82,41 @@ def test_a_checkpoint_is_the_whole_state(tmp_path: Path) -> None:
         assert torch.equal(value, read), key
     momenta = [[s["momentum_buffer"] for s in o.state_dict()["state"].values()] for o in (optimizer, again)]
     assert all(torch.equal(a, b) for a, b in zip(*momenta, strict=True))
+
+
+def test_a_kill_during_a_save_leaves_the_former_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = case.start()
+    optimizer = case.optimizer_of(network)
+    (tmp_path / "notes").write_text("mine")
+    save_sharded(tmp_path, network, optimizer, step=1)
+    for step in (2, 3):  # each takes the place of the one before
+        before = network[0].weight.detach().clone()  # type: ignore[index]
+        network[0].weight.data += 1  # type: ignore[index]
+        with monkeypatch.context() as killed:
+            killed.setattr(dcp, "save", _written_and_killed)
+            with pytest.raises(KeyboardInterrupt):
+                save_sharded(tmp_path, network, optimizer, step=step)
+        read = case.start()
+        assert load_sharded(tmp_path, read, case.optimizer_of(read)) == step - 1
+        assert torch.equal(read[0].weight, before)  # type: ignore[index]
+        save_sharded(tmp_path, network, optimizer, step=step)
+        assert load_sharded(tmp_path, read, case.optimizer_of(read)) == step
+        assert torch.equal(read[0].weight, network[0].weight)  # type: ignore[index]
+        assert len(list(tmp_path.glob("**/.metadata"))) == 1
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
+def _written_and_killed(state: dict[str, Any], checkpoint_id: str, save: Any = dcp.save) -> None:
+    save(state, checkpoint_id=checkpoint_id)
+    raise KeyboardInterrupt
+
+
+def test_each_rank_clamps_its_shard_to_the_bounds_of_its_rows(folder: Path) -> None:
+    network = case.bounded()
+    free, whole = network[0].weight.detach().clone(), case.projected(network)  # type: ignore[index]
+    assert (whole != free).float().mean() > 0.5
+    for rank in range(2):
+        assert torch.equal(torch.load(folder / f"projected{rank}.pt"), whole)
 
 
 @pytest.mark.parametrize("engine", ["ddp", "fsdp"])

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from mho.bench.cases import BITS, CASES, CHIPS, CLIP_SIGMA, OUTPUT_NOISE, WEIGHT_NOISE, find_case
 from mho.bench.machine import describe_machine, usable_cores
@@ -17,6 +17,7 @@ from mho.errors import InputError
 THREADS = 2
 MEMORY_AIM = 1.5
 Say = Callable[[str], None]
+Kind = Literal["speed", "memory", "scaling"]
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,11 @@ def run_speed(
 def run_memory(cases: Sequence[str] | None = None, progress: Say | None = None) -> list[dict[str, Any]]:
     """Peak memory of mho over that of the digital model, each in a process of its own; both with torch's import.
 
-    Each result: ``case``, ``peak_mb``, ``digital_peak_mb`` (10^6 bytes), ``ratio``, and ``idle_mb``, of a process that
-    only builds the smallest network: what is left above it belongs to the case. Raises as :func:`run_speed`.
+    Each process builds its side of the case and runs it ``MEMORY_RUNS`` times. Each result: ``case``, ``peak_mb``,
+    ``digital_peak_mb`` (10^6 bytes), ``ratio``, ``idle_mb`` and ``aim``. ``idle_mb``: that of the digital inference of
+    the smallest network (``infer_mlp``); about what is left above it belongs to the case. Raises as :func:`run_speed`.
     """
+    names = _chosen(cases)
     settings = speed_settings(quick=True)
 
     def peak(name: str, side: str) -> float:
@@ -88,7 +91,7 @@ def run_memory(cases: Sequence[str] | None = None, progress: Say | None = None) 
         return float(run_in_child(job)["peak_mb"])
 
     idle, results = peak("infer_mlp", "digital"), []
-    for name in _chosen(cases):
+    for name in names:
         if progress is not None:
             progress(name)
         ours, digital = peak(name, "mho"), peak(name, "digital")
@@ -128,11 +131,12 @@ def _chosen(cases: Sequence[str] | None) -> list[str]:
 
 
 def speed_document(
-    results: Sequence[dict[str, Any]], quick: bool = False, peaks: Peaks | None = None
+    results: Sequence[dict[str, Any]], quick: bool = False, peaks: Peaks | None = None, kind: Kind = "speed"
 ) -> dict[str, Any]:
     """What ``--json`` writes: the results of :func:`run_speed`, the machine, and how it was measured.
 
-    ``peaks``: of this machine; with them, what each case counts and the floor under it (:mod:`mho.bench.roofline`).
+    ``kind``: "memory" or "scaling" for those of :func:`run_memory` or :func:`run_scaling`. ``peaks``: of this machine;
+    with them, what each case counts and the floor under it (:mod:`mho.bench.roofline`).
     """
     cases = {} if peaks is None else {row["case"]: roofline(row["case"], peaks) for row in results}
     return {
@@ -140,12 +144,7 @@ def speed_document(
         "roofline": None if peaks is None else {"peaks": asdict(peaks), "cases": cases},
         "machine": {**describe_machine(), "load_average": _load()},
         "settings": {
-            **asdict(speed_settings(quick)),
-            "quick": quick,
-            "order": "A B A B, digital first",
-            "warm_up_share": WARM_UP_SHARE,
-            "garbage_collector": "off while timing",
-            "memory_runs": MEMORY_RUNS,
+            **_measured_with(results, quick, kind),
             "environment": dict(MALLOC),
             "chips": CHIPS,
             "clip_sigma": CLIP_SIGMA,
@@ -158,6 +157,21 @@ def speed_document(
             },
         },
     }
+
+
+def _measured_with(results: Sequence[dict[str, Any]], quick: bool, kind: Kind) -> dict[str, Any]:
+    """The settings that one kind of benchmark uses: only what is timed has pairs, only what has a peak memory runs."""
+    threads = sorted({row["threads"] for row in results}) if kind == "scaling" else speed_settings(quick).threads
+    memory = {"threads": threads, "memory_runs": MEMORY_RUNS}
+    timing = {
+        **asdict(speed_settings(quick)),
+        "threads": threads,
+        "quick": quick,
+        "order": "A B A B, digital first",
+        "warm_up_share": WARM_UP_SHARE,
+        "garbage_collector": "off while timing",
+    }
+    return memory if kind == "memory" else timing if kind == "scaling" else {**timing, **memory}
 
 
 def _load() -> float | None:

@@ -41,8 +41,11 @@ class RayCrew:
     """A :class:`~mho.campaign.crew.Crew` on the cluster at ``address`` ("host:port", "auto"; "local": one of its own).
 
     ``size``: how many actors (None: one for each core of the cluster). The machines need this version of mho, and the
-    campaign's folder and data under the same paths. Actors end with their driver. Raises :class:`CampaignError` where
-    Ray is not installed, no cluster answers, or it has no core.
+    campaign's folder and data under the same paths. Actors end with their driver.
+
+    A process that has joined a cluster already can join no other: its session is used where ``address`` means it
+    ("local" and "auto": any), and stays after :meth:`close`. Raises :class:`CampaignError` where Ray is not installed,
+    no cluster answers, it has no core, or this process has joined another one.
     """
 
     def __init__(self, work: Work, address: str, size: int | None = None) -> None:
@@ -53,15 +56,21 @@ class RayCrew:
                 f"--ray {address}: Ray is not installed ({error}). Fix: pip install 'mho[ray]', or leave --ray out."
             ) from error
         self.ray: Any = ray
+        self.joined = not ray.is_initialized()
+        """Whether the session is ours to end."""
+        self.actors: list[Any] = []
         where: dict[str, Any] = {}
         if address == LOCAL:
             where = {"num_cpus": size, "include_dashboard": False}
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # A cluster of ours tells nobody of itself.
-        _must_answer(address)
-        _join(ray, address, where)
+        if self.joined:
+            _must_answer(address)
+            _join(ray, address, where)
+        else:
+            _must_be(address, ray.get_runtime_context().gcs_address)
         cores = int(ray.cluster_resources().get("CPU", 0))
         if cores < 1:
-            ray.shutdown()
+            self.close()
             raise CampaignError(f"--ray {address}: the cluster has no core. Fix: start it with --num-cpus.")
         self.size = cores if size is None else min(size, cores)
         self.make = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(RayWorker)
@@ -69,6 +78,7 @@ class RayCrew:
 
     def hire(self) -> Hand:
         actor = self.make.remote(self.work)
+        self.actors.append(actor)
         return _Actor(actor, actor.ready.remote())
 
     def give(self, hand: Hand, cell: Cell) -> None:
@@ -97,7 +107,11 @@ class RayCrew:
         return Event(hand=own, what="ready")
 
     def close(self) -> None:
-        self.ray.shutdown()
+        if self.joined:
+            self.ray.shutdown()
+        else:
+            for actor in self.actors:
+                self.ray.kill(actor)
 
 
 def _join(ray: Any, address: str, where: dict[str, Any]) -> None:
@@ -127,6 +141,14 @@ def _must_answer(address: str) -> None:
         socket.create_connection((host, int(port)), ANSWER_S).close()
     except OSError as error:
         raise _nobody(address, error) from error
+
+
+def _must_be(address: str, here: str) -> None:
+    if address not in (LOCAL, "auto", here):
+        raise CampaignError(
+            f"--ray {address}: this process has joined the cluster at {here} already. Fix: ray.shutdown() before, or "
+            "that address."
+        )
 
 
 def _nobody(address: str, error: BaseException) -> CampaignError:

@@ -9,10 +9,11 @@ from typing import Any
 
 from mho.campaign.cells import Cell, Labels
 from mho.campaign.settings import Campaign, EvaluateGrid
-from mho.errors import HardwareError, RecipeError
+from mho.errors import CheckpointError, HardwareError, RecipeError
+from mho.experiments.finished import check_kept
 from mho.experiments.kinds import kind_of_recipe
 from mho.experiments.run_kinds import kind_of_run
-from mho.hardware import dump_hardware, load_hardware
+from mho.hardware import dump_hardware, load_hardware, preset_names
 from mho.hardware.spec import Hardware
 from mho.train import Recipe, dump_recipe, load_recipe
 from mho.units import seconds
@@ -33,8 +34,8 @@ class _Source:
 def plan(campaign: Campaign, folder: Path) -> tuple[Cell, ...]:
     """Every cell of ``campaign``: first one run for each recipe and seed, then the evaluations, network by network.
 
-    ``folder``: of the campaign's results. Raises :class:`RecipeError` with every recipe, run, network and hardware
-    that is not as it should be.
+    ``folder``: of the campaign's results, absolute like every path in the cells: a worker may stand in another folder.
+    Raises :class:`RecipeError` with every recipe, run, network and hardware that is not as it should be.
     """
     problems: list[str] = []
     recipes = [_recipe(name, problems) for name in campaign.recipes]
@@ -92,8 +93,11 @@ def _finished(folder: Path, problems: list[str]) -> tuple[Recipe, Hardware, Path
         problems.append(f"runs: {folder}: no finished run is in it ({', '.join(missing)} missing). Fix: 'mho run' it.")
         return None
     try:
-        return load_recipe(folder / "recipe.toml"), load_hardware(folder / "hardware.toml"), folder
-    except (RecipeError, HardwareError) as error:
+        recipe, hw = load_recipe(folder / "recipe.toml"), load_hardware(folder / "hardware.toml")
+        for seed, network in itertools.product(recipe.seeds, ("digital", "hardware_aware")):
+            check_kept(folder, seed, network)
+        return recipe, hw, folder.resolve()
+    except (RecipeError, HardwareError, CheckpointError) as error:
         problems.append(f"runs: {error}")
         return None
 
@@ -127,7 +131,8 @@ def _to_train(recipe: Recipe, hw: Hardware, seeds: tuple[int, ...] | None, folde
         identity = {"recipe": dump_recipe(described), "trained_on": dump_hardware(hw), "seed": seed}
         digest = hashlib.blake2b(repr(sorted(identity.items())).encode(), digest_size=4).hexdigest()
         # The folder's name is the recipe's within this run: one folder a training, whatever else has that name.
-        named = recipe.model_copy(update={"name": f"{recipe.name}-seed-{seed}-{digest}", "seeds": (seed,)})
+        own = {"name": f"{recipe.name}-seed-{seed}-{digest}", "seeds": (seed,), "hardware": _absolute(recipe.hardware)}
+        named = recipe.model_copy(update=own)
         out = folder / "runs"
         cell = Cell(
             kind="run",
@@ -136,6 +141,11 @@ def _to_train(recipe: Recipe, hw: Hardware, seeds: tuple[int, ...] | None, folde
             given={"recipe": named, "out": str(out)},
         )
         yield _Source(recipe, seed, hw, identity, out / named.name, cell)
+
+
+def _absolute(hardware: str) -> str:
+    """A preset by its name, a file by its absolute path."""
+    return hardware if hardware in preset_names() else str(Path(hardware).resolve())
 
 
 def _trained(recipe: Recipe, hw: Hardware, folder: Path) -> Iterator[_Source]:

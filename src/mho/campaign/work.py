@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
 
 from mho.campaign.cells import Cell, Do, Found
 from mho.campaign.lock import held
-from mho.data import Dataset, load_dataset
+from mho.data import load_dataset
 from mho.evaluation.run import evaluate
-from mho.experiments.networks import Networks, Trainer
+from mho.experiments.finished import FinishedRun, check_finished
 from mho.hardware import load_hardware
 from mho.train import load_recipe
 
 T = TypeVar("T")
-RUNS_KEPT = 4
-"""Trained runs that a worker keeps in memory: cells of one network come one after another."""
+NETWORKS_KEPT = 4
+"""Trained networks that a worker keeps in memory: cells of one network come one after another."""
 PATIENCE_S = 60.0
 """How long a training waits for a killed driver's worker to let go of its folder."""
 
@@ -51,7 +50,7 @@ class _Worker:
     def __init__(self, data_dir: str | None) -> None:
         self.data_dir = data_dir
         self.data = _Recent(1)
-        self.runs = _Recent(RUNS_KEPT)
+        self.networks = _Recent(NETWORKS_KEPT)
 
     def __call__(self, cell: Cell) -> Found:
         return self._run(cell) if cell.kind == "run" else self._evaluate(cell)
@@ -67,12 +66,13 @@ class _Worker:
 
     def _evaluate(self, cell: Cell) -> Found:
         folder, task = Path(cell.given["folder"]), cell.task
-        source = (str(folder), task["seed"], task.get("run"))
-        networks, data = self.runs.get(source, lambda: self._trained(folder, task["seed"]))
-        images = data.test_batches(task["batch_size"], subset=task["images"])
+        run, name = self._finished(folder), task["network"]
+        source = (str(folder), task["seed"], task.get("run"), name)
+        network = self.networks.get(source, lambda: run.for_chips(name, task["seed"]))
+        images = run.data.test_batches(task["batch_size"], subset=task["images"])
         with torch.random.fork_rng(devices=[]):
             result = evaluate(
-                _named(networks, task["network"]),
+                network,
                 images,
                 chips=task["chips"],
                 ages=() if task["age_s"] is None else (task["age_s"],),
@@ -86,14 +86,10 @@ class _Worker:
         correct = result.data["correct"].isel(seed=0, age_s=0, noise_scale=0, bits=0).transpose("chip", "image")
         return Found(correct=correct.to_numpy(), clean=None if clean is None else float(clean[0]))
 
-    def _trained(self, folder: Path, seed: int) -> tuple[Networks, Dataset]:
+    def _finished(self, folder: Path) -> FinishedRun:
+        """The run in ``folder``; raises :class:`CheckpointError` rather than training what is gone."""
+        check_finished(folder)
         recipe, hw = load_recipe(folder / "recipe.toml"), load_hardware(folder / "hardware.toml")
         name = recipe.data.dataset
         data = self.data.get(name, lambda: load_dataset(name, data_dir=self.data_dir))
-        trainer = Trainer(recipe, data, hw, folder, resume=True, progress=False, say=lambda text: None)
-        return trainer.networks(seed), data
-
-
-def _named(networks: Networks, name: str) -> nn.Module:
-    """A converted network of a run by the name that campaigns have for it; "digital" is the digital one, converted."""
-    return networks.digital_on_hardware if name == "digital" else networks.trained()[name].network
+        return FinishedRun(folder, recipe, hw, data)

@@ -17,20 +17,21 @@ SHARE = 0.5
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def available_bytes(device: torch.device) -> int | None:
     """Bytes that can still be taken on ``device``; ``None`` where the system does not say.
 
     CUDA: what the driver has free and what torch has reserved without using it. CPU (Linux): ``MemAvailable`` of
-    /proc/meminfo, or what the limit of the process's control group leaves, whichever is less.
+    /proc/meminfo, or what the limits of the process's control group and of those above it leave, whichever is least.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if device.type != "cpu":
         return None
-    known = [value for value in (_meminfo(_MEMINFO), _cgroup(_CGROUP)) if value is not None]
+    known = [value for value in (_meminfo(_MEMINFO), *map(_cgroup, _groups())) if value is not None]
     return min(known, default=None)
 
 
@@ -43,17 +44,37 @@ def _meminfo(path: Path) -> int | None:
     return None
 
 
+def _groups() -> list[Path]:
+    """The folders of this process's control groups for memory, each with all above it.
+
+    A line of /proc/self/cgroup is "0::/path" in version 2, "4:memory:/path" in version 1, whose controllers are
+    mounted apart. In a container the path may be one outside it: its own group is then what is mounted on top.
+    """
+    lines = _OWN_GROUPS.read_text(encoding="utf-8").splitlines() if _OWN_GROUPS.exists() else []
+    found = [_CGROUP]
+    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = _CGROUP / "memory" if controllers else _CGROUP
+        inside = Path(path.lstrip("/"))
+        found += [top / group for group in (inside, *inside.parents)]
+    return found
+
+
 def _cgroup(folder: Path) -> int | None:
-    """What a limit of control group version 2 leaves; pages of files that nobody uses can be taken back."""
+    """What the limit of one control group leaves; pages of files that nobody uses can be taken back."""
+    names = ("memory.max", "memory.current", "inactive_file")
+    if not (folder / names[0]).exists():  # version 1, which writes "no limit" as a number near 2^63
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
     try:
-        limit = (folder / "memory.max").read_text(encoding="ascii").strip()
-        used = int((folder / "memory.current").read_text(encoding="ascii"))
+        limit = (folder / names[0]).read_text(encoding="ascii").strip()
+        used = int((folder / names[1]).read_text(encoding="ascii"))
         lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
     except (OSError, ValueError):
         return None
     if limit == "max":
         return None
-    idle = next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
+    idle = next((int(line.split()[1]) for line in lines if line.startswith(f"{names[2]} ")), 0)
     return max(int(limit) - used + idle, 0)
 
 

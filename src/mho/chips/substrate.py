@@ -1,6 +1,6 @@
 """The substrate of virtual chips: arrays that were programmed once, read with fresh noise."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
@@ -58,7 +58,7 @@ class OnChip:
         self._pass_seed = 0
         self._ready: dict[tuple[str, int], Ready] = {}
         self._inputs: tuple[tuple[int, int], ...] = ()  # address and size
-        self._rounded: dict[str, Tensor] = {}
+        self._rounded: dict[tuple[Hashable, ...], Tensor] = {}
 
     def beside(self) -> "OnChip":
         """Another that answers for another chip of the same lot at the same time: all is shared but the choice."""
@@ -110,13 +110,14 @@ class OnChip:
         return y if bias is None else y + site.op.over_columns(bias).to(y.dtype)
 
     def _driven(self, site: Site, reader: Reader, x: Tensor) -> Tensor:
-        """The rounded input of a site; what all chips see alike is rounded once."""
-        size = x.numel()
-        if all(size != count or x.data_ptr() != place for place, count in self._inputs):
+        """The rounded input of a site; what all chips see alike is rounded once for each input and view of it."""
+        size, address = x.numel(), x.data_ptr()
+        if all(size != count or address != place for place, count in self._inputs):
             return reader.drive(x)
-        if site.name not in self._rounded:
-            self._rounded[site.name] = reader.drive(x)
-        return self._rounded[site.name].view(x.shape)
+        key = (site.name, address, x.shape, x.stride())
+        if key not in self._rounded:
+            self._rounded[key] = reader.drive(x)
+        return self._rounded[key]
 
     @contextmanager
     def sharing(self, inputs: tuple[Tensor, ...]) -> Iterator[None]:

@@ -58,7 +58,7 @@ def memory(case: Cases = None, json_file: Json = None) -> None:
 
     results = run_memory(case or None, _say)
     console().print(memory_table(results))
-    _write(json_file, speed_document(results, quick=True))
+    _write(json_file, speed_document(results, kind="memory"))
 
 
 @app.command("scaling")
@@ -69,7 +69,7 @@ def scaling(case: Cases = None, quick: Quick = False, json_file: Json = None) ->
 
     results = run_scaling(case or None, quick, _say)
     console().print(scaling_table(results))
-    _write(json_file, speed_document(results, quick))
+    _write(json_file, speed_document(results, quick, kind="scaling"))
 
 
 def _say(text: str) -> None:

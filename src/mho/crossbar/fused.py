@@ -227,6 +227,7 @@ class _FusedMvm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, ranges: Tensor, bias: Tensor | None, call: Call) -> Tensor:
         rails: list[Tensor | None] = []
+        ctx.known = (call.r_in > 0, call.r_out > 0)  # before unknown ranges become what this batch asks for
         out, x, x_q = _forward(x, w, bias, call, rails)
         ctx.call, ctx.rails, ctx.strides = call, rails, out.stride()
         ctx.save_for_backward(x, x_q, w, ranges, bias)
@@ -261,7 +262,9 @@ class _FusedMvm(torch.autograd.Function):
         if grad_x is not None and rounds_input:
             grad_x = _in_layout(grad_x, x.stride())
             clipped_in = kernels.pass_inside_(grad_x, x, call.r_in)
-        grad_r = ranges.new_tensor([clipped_in, clipped]) if need_r else None
+        # What stood in for a range that is not known yet is data, not a parameter.
+        of_ranges = (clipped_in if ctx.known[0] else 0.0, clipped if ctx.known[1] else 0.0)
+        grad_r = ranges.new_tensor(of_ranges) if need_r else None
         grad_w = op.join_weights(weights) if weights else None
         return grad_x if need_x else None, grad_w, grad_r, op.sum_to_columns(g) if need_b else None, None
 

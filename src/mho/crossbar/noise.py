@@ -144,8 +144,8 @@ def part_seed(seed: int, part: int) -> int:
 def as_tensor(draw: Draw, shape: tuple[int, ...], like: Tensor | None = None) -> Tensor:
     """The normals of a draw, on the device and in the dtype of ``like`` (float32 on the CPU without).
 
-    A counter gives the same numbers that a fused kernel makes of its seed where the kernels are
-    available, a seeded torch generator's otherwise.
+    On the CPU a counter gives the numbers that a fused kernel makes of its seed, with a compiler or without; on
+    other devices those of a seeded torch generator.
     """
     if isinstance(draw, Tensor):
         return draw if like is None else draw.to(like)
@@ -166,7 +166,7 @@ def parts_as_tensor(draw: Draw, count: int, like: Tensor) -> Tensor:
 
 
 def _fill_(out: Tensor, draw: Counter) -> Tensor:
-    if out.device.type == "cpu" and kernels.available():
+    if out.device.type == "cpu":
         kernels.normal_(out, draw.seed)
     else:
         out.normal_(generator=torch.Generator(out.device).manual_seed(draw.seed))

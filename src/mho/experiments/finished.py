@@ -52,7 +52,7 @@ class FinishedRun:
         check_finished(place)
         recipe, hw = load_recipe(place / "recipe.toml"), load_hardware(place / "hardware.toml")
         for name in ("digital", "hardware_aware"):
-            _check_kept(place, recipe.seeds[0], name)
+            check_kept(place, recipe.seeds[0], name)
         return cls(place, recipe, hw, load_dataset(recipe.data.dataset, data_dir=data_dir))
 
     @property
@@ -90,7 +90,7 @@ class FinishedRun:
                 f'baselines = ["{name}"].'
             )
         for needed in (*(("start",) if self.recipe.train.warm_start else ()), name):
-            _check_kept(self.folder, seed, needed)
+            check_kept(self.folder, seed, needed)
         trainer = self._trainer
         start = trainer.start(seed)
         if name == "hardware_aware":
@@ -110,7 +110,8 @@ class FinishedRun:
         return Trainer(self.recipe, self.data, self.hw, self.folder, resume=True, progress=False, say=lambda text: None)
 
 
-def _check_kept(folder: Path, seed: int, name: str) -> None:
+def check_kept(folder: Path, seed: int, name: str) -> None:
+    """Raise :class:`CheckpointError` where the run in ``folder`` has no checkpoint of its network ``name``."""
     kept = folder / f"seed-{seed}" / name
     if load_checkpoint(kept) is None:
         raise CheckpointError(

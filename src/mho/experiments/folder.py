@@ -1,12 +1,13 @@
 """The folder of a run and the files in it."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mho.errors import CheckpointError
+from mho.errors import CheckpointError, TrainingError
 from mho.evaluation.atomic import write_atomically
 from mho.evaluation.result import Result
 from mho.experiments.measure import Measured
@@ -34,7 +35,11 @@ class RunSummary:
 
 
 def make_folder(path: Path) -> Path:
-    """``path``, made with its parents. Raises :class:`CheckpointError` where that is not possible."""
+    """``path``, made with its parents.
+
+    Raises :class:`CheckpointError` where that is not possible, and :class:`TrainingError` in one of many processes.
+    """
+    _refuse_many_processes(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -42,6 +47,16 @@ def make_folder(path: Path) -> Path:
             f"{path}: cannot be made: {error.strerror}. Way out: --out with a folder that you may write to."
         ) from error
     return path
+
+
+def _refuse_many_processes(path: Path) -> None:
+    count = os.environ.get("WORLD_SIZE", "1")  # as torchrun sets it
+    if count not in ("", "0", "1"):
+        raise TrainingError(
+            f"{path}: WORLD_SIZE = {count}: a run is one process, and here so many would write the same files. Way "
+            "out: 'mho run' without torchrun; for seeds side by side, runs with --seed and --out of their own and then "
+            "'mho join'; or a training loop of your own with mho.train.distributed."
+        )
 
 
 def save_description(folder: Path, recipe: Recipe, hw: Hardware) -> None:

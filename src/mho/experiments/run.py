@@ -40,8 +40,8 @@ def run_recipe(
     uninterrupted run; seeds that ran one by one join to one run. ``device``: where networks train and are judged
     ("cpu", "cuda", "cuda:1"); chips and batches are the same on each. ``say`` is told what begins.
 
-    Raises :class:`RecipeError`, :class:`HardwareError`, :class:`DataError` before anything is written, and
-    :class:`CheckpointError` for a folder that cannot be written.
+    Raises :class:`RecipeError`, :class:`HardwareError`, :class:`DataError` before anything is written,
+    :class:`CheckpointError` for a folder that cannot be written, and :class:`TrainingError` in one of many processes.
     """
     began = time.monotonic()
     tell: Say = say or (lambda text: None)

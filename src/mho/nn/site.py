@@ -217,10 +217,25 @@ def project_(model: nn.Module) -> None:
     """Clamp each bounded weight to its bound, in place: what a conductance cannot hold is given up.
 
     Called after an optimiser's step. Without it the forward pass clips all the same (and lets
-    gradients through), only the weights may then wander out of range. No-op on digital models.
+    gradients through), only the weights may then wander out of range. No-op on digital models. Under FSDP2
+    each rank clamps its own shard.
     """
     for weight, bound in bounded_parameters(model):
         limit = (
             bound.reshape(-1, *([1] * (weight.dim() - 1))).to(weight.dtype) if bound.dim() else bound.to(weight.dtype)
         )
-        weight.clamp_(-limit, limit)
+        held, limit = _held_here(weight, limit)
+        held.clamp_(-limit, limit)
+
+
+def _held_here(weight: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+    """What this rank holds of a weight and of its limit, which is whole on each rank."""
+    if type(weight) in (Tensor, nn.Parameter):
+        return weight, limit
+    from torch.distributed.tensor import DTensor, distribute_tensor  # slow to import, and rarely needed
+
+    if not isinstance(weight, DTensor):
+        return weight, limit
+    whole = limit.expand(weight.shape)
+    mine = distribute_tensor(whole, weight.device_mesh, weight.placements, src_data_rank=None)  # sends nothing
+    return weight.to_local(), mine.to_local()

@@ -16,11 +16,15 @@ law as long as it is well above bfloat16's step, 2^-8 of a number (train/README.
 Activation checkpointing (``torch.utils.checkpoint``) repeats chip, fresh noise and converter ranges to the bit, also
 after further forward passes, as long as it keeps the generator (``preserve_rng_state``, the default).
 
+Bounded weights (``clip_sigma``): call ``mho.nn.project_(model)`` after each step of the optimizer, as ``mho.fit`` does.
+A forward pass clips all the same, but nothing else keeps the weights themselves within their bounds.
+
 Converter ranges are buffers. DDP sends those of rank 0 to all before a forward pass (not while gradients are
 accumulated); under FSDP2 each rank follows its own data, and a checkpoint keeps those of one rank.
 """
 
 import os
+import shutil
 import warnings
 from pathlib import Path
 
@@ -31,9 +35,13 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from mho.errors import CheckpointError, TrainingError
+from mho.evaluation.atomic import write_atomically
 from mho.nn.site import analog_layers
 from mho.nn.surrogate import Surrogate
 from mho.rng import derive_seed
+
+CURRENT = "CURRENT"
+"""The file in a folder of sharded saves that names the one that counts."""
 
 
 def seed_ranks(seed: int, step: int = 0) -> int:
@@ -58,11 +66,28 @@ def save_sharded(
     """Write weights, converter ranges, bounds and the optimizer's state; every rank calls it, each writes its shards.
 
     By ``torch.distributed.checkpoint``, so that :func:`load_sharded` may run on another number of processes, or on one
-    without a process group. ``model``: plain, DDP or FSDP2.
+    without a process group. ``model``: plain, DDP or FSDP2. ``folder``: the same for all ranks, on a file system that
+    all of them see.
+
+    A save goes into a part of ``folder`` of its own; when it is whole, the file ``CURRENT`` names it and the former one
+    is removed. A process that is killed at any moment leaves the former save or the new one.
     """
     weights, state = get_state_dict(model, optimizer)
+    whole = {"model": weights, "optimizer": state, "step": torch.tensor(step)}
+    place, rank = Path(folder), dist.get_rank() if dist.is_initialized() else 0
+    former = _current(place)
+    name = _of_first_rank("second" if former == place / "first" else "first")
+    if rank == 0:
+        shutil.rmtree(place / name, ignore_errors=True)  # what a killed save left
+    _wait_for_all()
     with _quiet():
-        dcp.save({"model": weights, "optimizer": state, "step": torch.tensor(step)}, checkpoint_id=os.fspath(folder))
+        dcp.save(whole, checkpoint_id=os.fspath(place / name))
+    _wait_for_all()
+    if rank == 0:
+        write_atomically(place / CURRENT, name.encode())
+        if former != place:
+            shutil.rmtree(former, ignore_errors=True)
+    _wait_for_all()  # nobody loads before it is named
 
 
 def load_sharded(folder: str | os.PathLike[str], model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -71,13 +96,14 @@ def load_sharded(folder: str | os.PathLike[str], model: nn.Module, optimizer: to
     The chip of the last step is forgotten: the next step draws its own. Raises :class:`CheckpointError` for a folder
     that holds no such checkpoint, or one of another network.
     """
-    if not (Path(folder) / ".metadata").is_file():
+    place = _current(Path(folder))
+    if not (place / ".metadata").is_file():
         raise CheckpointError(f"{folder}: no sharded checkpoint is in it. Way out: the folder given to save_sharded.")
     weights, state = get_state_dict(model, optimizer)
     held = {"model": weights, "optimizer": state, "step": torch.tensor(0)}
     try:
         with _quiet():
-            dcp.load(held, checkpoint_id=os.fspath(folder))
+            dcp.load(held, checkpoint_id=os.fspath(place))
     except (RuntimeError, ValueError, KeyError, dcp.CheckpointException) as error:
         cause = str(error).strip().splitlines()[-1]
         raise CheckpointError(
@@ -88,6 +114,25 @@ def load_sharded(folder: str | os.PathLike[str], model: nn.Module, optimizer: to
         if isinstance(layer.substrate, Surrogate):
             layer.substrate.new_chip()
     return int(held["step"])
+
+
+def _current(folder: Path) -> Path:
+    """Where the last whole save in ``folder`` lies; without a ``CURRENT`` the folder itself, as torch alone writes."""
+    named = folder / CURRENT
+    return folder / named.read_text(encoding="utf-8") if named.is_file() else folder
+
+
+def _of_first_rank(text: str) -> str:
+    """``text`` of rank 0, on every rank: others may see a shared file system late."""
+    told: list[str] = [text]
+    if dist.is_initialized():
+        dist.broadcast_object_list(told)
+    return told[0]
+
+
+def _wait_for_all() -> None:
+    if dist.is_initialized():
+        dist.barrier()
 
 
 class _quiet(warnings.catch_warnings):
