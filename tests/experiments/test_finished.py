@@ -85,7 +85,7 @@ def test_another_hardware_overrides_the_runs_with_ranges_of_its_own(finished, ca
     own.write_text(dump_hardware(described))
     code, out, _ = call("energy", finished.folder, "--hardware", own, "--constants")
     assert code == 0 and "calibrated on its training images for own" in out and "14 nm, 0.8 V" in out
-    assert "own: adc.energy_pJ: 25.8 (4.8 to 48.8) pJ; model; 14 nm, voltage not stated; Murmann" in out
+    assert "own: adc.energy_pJ: 25.8 (0.28 to 48.8) pJ; model; 14 nm, voltage not stated; Murmann" in out
 
 
 @pytest.mark.parametrize("name", ["ideal", "neuron-asymmetric", "photonic-mzi", "reram-isaac", "sram-charge"])
