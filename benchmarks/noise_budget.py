@@ -1,6 +1,7 @@
 """Read time and converter bits a layer against the same for all layers, on the network of a run.
 
-    mho run benchmarks/recipes/cifar10-levels.toml --seeds 0  # the run of the recorded figures; any other will do
+    mho run benchmarks/recipes/cifar10-levels.toml --seeds 0  # the run of most recorded figures; any other will do
+    mho run benchmarks/recipes/cifar10-budget.toml --seeds 0  # that of runs/cifar10-budget
     python benchmarks/noise_budget.py runs/cifar10 --data-dir DIR              # for the weights as they are
     python benchmarks/noise_budget.py runs/cifar10 --data-dir DIR --retrain 2  # and trained on for the new settings
     python benchmarks/noise_budget.py runs/cifar10 --data-dir DIR --retrain 2 --same  # with one setting for all, too
