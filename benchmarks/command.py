@@ -3,15 +3,20 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-PLACES = ("--data-dir", "--out", "--runs", "--peer", "--peer-python")
+HERE = Path(__file__).resolve().parent
+
+PLACES = ("--data-dir", "--out", "--runs", "--peer", "--peer-python", "--folder", "--env", "--json")
 """Options that say where things lie on one machine: no part of what was done."""
 
 
 def command(arguments: Sequence[str] | None = None) -> str:
     """``python benchmarks/NAME.py ...`` as it was called, without the places of this machine."""
     given = list(sys.argv if arguments is None else arguments)
-    kept, skip = ["python", f"benchmarks/{given[0].replace(chr(92), '/').rpartition('/')[2]}"], False
+    script = Path(given[0]).resolve()
+    inside = script.relative_to(HERE) if script.is_relative_to(HERE) else Path(script.name)
+    kept, skip = ["python", f"benchmarks/{inside.as_posix()}"], False
     for word in given[1:]:
         name = word.partition("=")[0]
         if skip or name in PLACES:

@@ -19,7 +19,9 @@ import time
 from pathlib import Path
 from statistics import median, quantiles
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
+from command import command
 from networks import BITS, CASES, CLIP_SIGMA, OUTPUT_NOISE, WEIGHT_NOISE
 
 HERE = Path(__file__).resolve().parent
@@ -160,10 +162,8 @@ def main() -> None:
     finally:
         for worker in started.values():
             worker.close()
-    words = ["python benchmarks/peers/compare.py", f"--rounds {given.rounds} --threads {given.threads}"]
-    words += [f"--clock {given.clock}", *(["--case", *given.case] if given.case else [])]
     document = {
-        "command": " ".join(words),
+        "command": command(),
         "results": results,
         "versions": versions,
         "did_not_start": {tool: said["error"] for tool, said in missing.items()},

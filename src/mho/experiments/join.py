@@ -14,6 +14,7 @@ from typing import Any
 from mho.errors import CheckpointError, RecipeError
 from mho.evaluation.result import Result
 from mho.experiments.costs import RunCosts, compared, remark_of
+from mho.experiments.differences import differences
 from mho.experiments.facts import NetworkFacts
 from mho.experiments.folder import RunSummary, make_folder, save_description, save_results, write_numbers
 from mho.experiments.measure import Measured
@@ -102,16 +103,9 @@ def joined_costs(runs: Sequence[Outcomes], measured: Measured) -> RunCosts:
     return compared(joules, first.hw.name, measured.final["hardware_aware"], percent)
 
 
-def differing(a: Mapping[str, Any], b: Mapping[str, Any], table: str = "") -> list[str]:
+def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """Dotted names of the keys in which ``a`` and ``b`` differ, with both values."""
-    found: list[str] = []
-    for key in dict.fromkeys((*a, *b)):
-        ours, theirs = a.get(key), b.get(key)
-        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-            found += differing(ours, theirs, f"{table}{key}.")
-        elif ours != theirs:
-            found.append(f"{table}{key} ({ours!r}, {theirs!r})")
-    return found
+    return [f"{key} ({ours!r}, {theirs!r})" for key, (ours, theirs) in differences(a, b).items()]
 
 
 def _check_alike(first: Outcomes, other: Outcomes) -> None:

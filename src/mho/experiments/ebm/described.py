@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from mho.errors import CheckpointError
 from mho.evaluation.atomic import write_atomically
+from mho.experiments.differences import differences, flat
 from mho.experiments.folder import make_folder
 from mho.hardware import dump_hardware, load_hardware
 from mho.hardware.spec import Hardware
@@ -65,17 +66,10 @@ def begin(folder: Path, settings: RunSettings, hw: Hardware | None, *, resume: b
 
 def training_keys(settings: RunSettings, hw: Hardware | None) -> dict[str, Any]:
     """What training depends on, by dotted key: "train.lr", "hardware.cell.read_noise"."""
-    found = _without(_flat(settings.model_dump(mode="json")), _NOT_COMPARED | settings.EVALUATION)
+    found = _without(flat(settings.model_dump(mode="json")), _NOT_COMPARED | settings.EVALUATION)
     if hw is None:
         return found
-    return found | _without(_flat(tomllib.loads(dump_hardware(hw)), "hardware."), _NO_PHYSICS)
-
-
-def _flat(table: dict[str, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in table.items():
-        found |= _flat(value, f"{before}{key}.") if isinstance(value, dict) else {before + key: value}
-    return found
+    return found | _without(flat(tomllib.loads(dump_hardware(hw)), "hardware."), _NO_PHYSICS)
 
 
 def _without(table: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
@@ -85,10 +79,9 @@ def _without(table: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 def _refuse_other(place: Path, settings: RunSettings, hw: Hardware | None) -> None:
     if not (place / _SETTINGS).is_file():
         return
-    old, new = _stored(place, settings, hw), training_keys(settings, hw)
-    different = [key for key in dict.fromkeys((*new, *old)) if old.get(key) != new.get(key)]
+    different = differences(_stored(place, settings, hw), training_keys(settings, hw))
     if different:
-        shown = [f"{key} was {_short(old.get(key))} and is {_short(new.get(key))}" for key in different[:_TOLD]]
+        shown = [f"{key} was {_short(old)} and is {_short(new)}" for key, (old, new) in [*different.items()][:_TOLD]]
         more = [f"and {len(different) - _TOLD} keys more"] if len(different) > _TOLD else []
         raise CheckpointError(
             f"{place / _SETTINGS}: belongs to another run: {', '.join((*shown, *more))}. Fix: --resume with the "
